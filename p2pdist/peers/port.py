@@ -1,0 +1,28 @@
+"""The peers port: content from other agents, over authenticated HTTP.
+
+Always true here: nothing that a peer sends is trusted; every wait is bounded (connect, first byte, progress); a peer
+never makes this agent allocate more than one chunk. Errors: NotFoundError (does not hold it), BusyError (asks to come
+back), UnreachableError, StalledError, ProtocolError, DeniedError (another cluster key).
+Adapters: peers/http_client.py, testing/memory_peers.py.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from p2pdist.oci.content import BlobStat, ContentStream
+from p2pdist.oci.digest import Digest
+from p2pdist.wire.records import Provider
+
+
+class Peers(Protocol):
+    """See the module's rules. Offsets and lengths are bytes."""
+
+    async def stat(self, provider: Provider, digest: Digest) -> BlobStat:
+        """Size and media type of a blob that the peer holds whole."""
+
+    def blob(
+        self, provider: Provider, digest: Digest, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[ContentStream]:
+        """The blob's bytes from ``offset`` (to the end, or ``length`` of them)."""
