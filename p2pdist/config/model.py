@@ -93,7 +93,7 @@ class RegistryConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole; ``source`` is the file it was read from, None for defaults."""
+    """The whole; ``source`` is the file it was read from, None for defaults; ``warnings`` what the loader frowned at."""
 
     agent: AgentConfig = AgentConfig()
     mirror: MirrorConfig = MirrorConfig()
@@ -105,3 +105,4 @@ class Config:
     registries: dict[str, RegistryConfig] = field(default_factory=dict)
     docker_config_file: Path | None = None
     source: Path | None = None
+    warnings: tuple[str, ...] = ()
