@@ -7,7 +7,7 @@ through from upstream may be, except the blob's last ones. Each byte has one sou
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -70,9 +70,12 @@ class Delivery(Protocol):
     @property
     def stat(self) -> BlobStat: ...
 
-    def spans(self, start: int, stop: int) -> AsyncIterator[Span]:
-        """The bytes [start, stop) in order. Raises a P2PDistError when they cannot be had (any more): answer an error if
-        nothing was sent yet, else cut the connection."""
+    def spans(self, start: int, stop: int) -> AsyncGenerator[Span, None]:
+        """The bytes [start, stop) in order; close it (``contextlib.aclosing``) when leaving early.
+
+        Raises a P2PDistError when they cannot be had (any more): answer an error if nothing was sent yet, else cut the
+        connection.
+        """
 
     async def __aenter__(self) -> Self: ...
 
@@ -96,7 +99,10 @@ class Mirror(Protocol):
         """For HEAD; downloads nothing."""
 
     async def blob(self, repository: Repository, digest: Digest) -> Delivery:
-        """For GET; returns once the size is known. Use ``async with await mirror.blob(...) as delivery``."""
+        """For GET; returns once the size is known and a source delivers, so that headers may be sent.
+
+        Use ``async with await mirror.blob(...) as delivery``.
+        """
 
     async def tags(self, repository: Repository, query: dict[str, str]) -> UpstreamPage: ...
 

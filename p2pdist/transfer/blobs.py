@@ -1,0 +1,101 @@
+"""Blobs for clients: from the store, by joining the fetch in progress, or by starting one.
+
+Always true here: at most one fetch per digest is in progress on this host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from p2pdist.errors import NotFoundError, SourceError, StoreFullError
+from p2pdist.oci.content import BlobStat
+from p2pdist.oci.digest import Digest
+from p2pdist.oci.reference import Repository
+from p2pdist.transfer.content import Delivery
+from p2pdist.transfer.context import TransferContext
+from p2pdist.transfer.delivery import FetchDelivery, PassThroughDelivery, StoredDelivery
+from p2pdist.transfer.fetch import BlobFetch, Committed
+from p2pdist.transfer.single_flight import SingleFlight
+
+
+class BlobService:
+    """See the module's rules. ``tasks`` owns the fetches; cancelling it leaves resumable partials."""
+
+    def __init__(self, context: TransferContext, tasks: asyncio.TaskGroup, on_commit: Committed) -> None:
+        self._context = context
+        self._tasks = tasks
+        self._on_commit = on_commit
+        self._fetches: dict[Digest, BlobFetch] = {}
+        self._starting: SingleFlight[BlobFetch | None] = SingleFlight(tasks)
+
+    def fetches(self) -> list[BlobFetch]:
+        """What is in progress now."""
+        return list(self._fetches.values())
+
+    async def stat(self, repository: Repository, digest: Digest) -> BlobStat:
+        """A blob's size, without downloading it. Raises as Mirror.blob_stat."""
+        info = await self._context.store.stat(digest)
+        if info is not None:
+            return BlobStat(digest, info.size)
+        fetch = self._fetches.get(digest)
+        size = fetch.size if fetch else await self._context.store.known_size(digest)
+        return BlobStat(digest, size) if size is not None else await self._ask_size(repository, digest)
+
+    async def open(self, repository: Repository, digest: Digest) -> Delivery:
+        """One client's way to the blob. Raises as Mirror.blob."""
+        reader = await self._context.store.open(digest)
+        if reader is not None:
+            return StoredDelivery(reader, self._context.ledger)
+        try:
+            fetch = await self.fetch(repository, digest)
+        except StoreFullError:
+            stat = await self.stat(repository, digest)
+            return PassThroughDelivery(self._context, repository, digest, stat.size)
+        if fetch is None:
+            return await self.open(repository, digest)
+        delivery = FetchDelivery(fetch, self._context)
+        try:
+            await fetch.wait_started()
+        except BaseException:
+            fetch.leave()
+            raise
+        return delivery
+
+    async def fetch(self, repository: Repository, digest: Digest) -> BlobFetch | None:
+        """The fetch in progress, started if need be; None when the blob is held already."""
+        running = self._fetches.get(digest)
+        if running is not None:
+            return running
+        return await self._starting.run(digest, lambda: self._start(repository, digest))
+
+    async def _start(self, repository: Repository, digest: Digest) -> BlobFetch | None:
+        store = self._context.store
+        if await store.stat(digest) is not None:
+            return None
+        size = await store.known_size(digest)
+        if size is None:
+            size = (await self._ask_size(repository, digest)).size
+        fetch = BlobFetch(self._context, repository, await store.ingest(digest, size), self._on_commit)
+        self._fetches[digest] = fetch
+        self._tasks.create_task(self._run(fetch))
+        return fetch
+
+    async def _run(self, fetch: BlobFetch) -> None:
+        try:
+            await fetch.run()
+        finally:
+            del self._fetches[fetch.digest]
+
+    async def _ask_size(self, repository: Repository, digest: Digest) -> BlobStat:
+        """Upstream's word on a size that no manifest told; in an outage that of a peer."""
+        try:
+            return await self._context.upstream.stat(repository, digest)
+        except SourceError as error:
+            if not self._context.policy.shares(repository.registry):
+                raise
+            for provider in (await self._context.discovery.find(digest))[:3]:
+                try:
+                    return await self._context.peers.stat(provider, digest)
+                except (SourceError, NotFoundError):
+                    continue
+            raise error

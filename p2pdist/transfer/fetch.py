@@ -1,0 +1,283 @@
+"""One blob on its way into this host's store, from peers and upstream, for any number of clients.
+
+Rules:
+- Bytes are written at the contiguous front, from one source at a time; a source that fails is left in mid-blob and the
+  next one goes on at the same byte.
+- ``deliverable`` never passes a byte that a peer sent, nor the last ``hold_back`` bytes, before the digest holds. So a
+  lying peer costs time, and no client ever sees its bytes; what streams through is what a direct pull would have got.
+- When the digest does not hold, everything is fetched again from upstream alone, and who sent other bytes is banned.
+- The fetch goes on when its clients leave: what was begun is kept, for the next client and for the other hosts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from p2pdist.errors import (
+    DigestMismatchError,
+    NotFoundError,
+    P2PDistError,
+    SourceError,
+    StoreFullError,
+    UnreachableError,
+)
+from p2pdist.oci.digest import Digest
+from p2pdist.oci.reference import Repository
+from p2pdist.store.port import BlobReader, Ingest
+from p2pdist.transfer.content import Source
+from p2pdist.transfer.context import TransferContext
+from p2pdist.transfer.evidence import Evidence, SliceHash, collect_evidence, differing_peers
+from p2pdist.transfer.source_plan import SourcePlan
+from p2pdist.wire.records import PeerId, Provider
+
+logger = logging.getLogger(__name__)
+
+
+class Committed(Protocol):
+    """Told when a blob became visible in the store."""
+
+    def __call__(self, digest: Digest, *, shared: bool) -> None: ...
+
+
+class BlobFetch:
+    """See the module's rules. ``run`` is started once, by the owner of the tasks; all else is for its clients."""
+
+    def __init__(
+        self, context: TransferContext, repository: Repository, ingest: Ingest, on_commit: Committed
+    ) -> None:
+        self.repository = repository
+        self.digest = ingest.digest
+        self.size = ingest.size
+        self.by_source = {Source.PEER: 0, Source.UPSTREAM: 0}
+        self.users = 0
+        self.reader: BlobReader | None = None
+        self._context = context
+        self._ingest = ingest
+        self._on_commit = on_commit
+        self._evidence = Evidence(ingest.front)
+        self._trusted = 0
+        self._done = False
+        self._error: Exception | None = None
+        self._changed = asyncio.Event()
+
+    # -- for clients --
+
+    @property
+    def front(self) -> int:
+        """Bytes held from the start, proven or not: for progress displays."""
+        return self.size if self._done and self._error is None else self._ingest.front
+
+    @property
+    def finished(self) -> bool:
+        return self._done
+
+    @property
+    def deliverable(self) -> int:
+        """How far clients may read before the commit."""
+        return min(self._trusted, max(0, self.size - self._context.policy.hold_back))
+
+    async def wait_started(self) -> None:
+        """Return once a source delivers (or the blob is whole); raises why none does."""
+        while not self._done and self._ingest.front == 0:
+            await self._changed.wait()
+        self._raise_error()
+
+    async def wait_beyond(self, position: int) -> int | None:
+        """How far to read past ``position``, or None when the blob is committed; raises why it will not be."""
+        while not self._done:
+            if self.deliverable > position:
+                return self.deliverable
+            await self._changed.wait()
+        self._raise_error()
+        return None
+
+    async def wait_done(self) -> None:
+        """Return when the blob is committed; raises why it is not."""
+        while not self._done:
+            await self._changed.wait()
+        self._raise_error()
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Bytes below ``deliverable``; b"" when they were thrown away in the meantime."""
+        return await self._ingest.read(offset, length)
+
+    def leave(self) -> None:
+        """A client is gone; the last one lets go of the committed file."""
+        self.users -= 1
+        if self.users == 0 and self._done and self.reader is not None:
+            self.reader.close()
+            self.reader = None
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # -- the work --
+
+    async def run(self) -> None:
+        """Fetch, prove and commit; never raises but CancelledError."""
+        clock = self._context.clock
+        started = clock.now()
+        try:
+            await self._fetch_and_commit()
+        except asyncio.CancelledError:
+            await asyncio.shield(self._ingest.close())
+            self._fail(UnreachableError(f"the agent is stopping while fetching {self.digest}"))
+            raise
+        except StoreFullError as error:
+            await self._ingest.discard()
+            self._fail(error)
+        except DigestMismatchError as error:
+            await self._ingest.discard()
+            self._fail(error)
+        except P2PDistError as error:
+            await self._ingest.close()
+            self._fail(error)
+        except Exception as error:
+            logger.exception("fetching %s failed in an unforeseen way", self.digest)
+            await self._ingest.close()
+            self._fail(SourceError(f"internal error while fetching {self.digest}: {error!r}"))
+        else:
+            self._done = True
+            self._notify()
+            moved = {source.value: count for source, count in self.by_source.items() if count}
+            seconds = clock.now() - started
+            self._context.hooks.fetched(self.repository, self.digest, "blob", seconds, moved)
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self._done = True
+        self._notify()
+        self._context.hooks.failed(self.repository, self.digest, "blob", error)
+
+    async def _fetch_and_commit(self) -> None:
+        plan = SourcePlan(self._context, self.repository, self.digest)
+        await self._fill(plan)
+        try:
+            await self._commit()
+        except DigestMismatchError as error:
+            await self._recover(error)
+
+    async def _commit(self) -> None:
+        shared = self._context.policy.shares(self.repository.registry)
+        await self._ingest.commit(shared=shared)
+        self.reader = await self._context.store.open(self.digest)
+        if self.users == 0 and self.reader is not None:
+            self.reader.close()
+            self.reader = None
+        self._on_commit(self.digest, shared=shared)
+
+    async def _fill(self, plan: SourcePlan) -> None:
+        while self._ingest.front < self.size:
+            source = await plan.next()
+            before = self._ingest.front
+            try:
+                if isinstance(source, Provider):
+                    await self._stream_from_peer(source, plan)
+                else:
+                    await self._stream_from_upstream()
+            except StoreFullError:
+                raise
+            except P2PDistError as error:
+                plan.failed(source, error, progressed=self._ingest.front > before)
+            else:
+                plan.succeeded(source)
+
+    async def _stream_from_peer(self, provider: Provider, plan: SourcePlan) -> None:
+        context, clock = self._context, self._context.clock
+        started, offset = clock.now(), self._ingest.front
+        async with context.peers.blob(provider, self.digest, offset) as stream:
+            plan.check_size(provider, stream.size, self.size)
+            pace = plan.pace(provider)
+            async for chunk in stream.chunks():
+                await context.download.take(len(chunk))
+                await self._accept(chunk, Source.PEER, provider)
+                pace.received(len(chunk))
+        now = clock.now()
+        context.health.received(provider.peer, self.size - offset, now - started, now)
+
+    async def _stream_from_upstream(self) -> None:
+        context = self._context
+        async with context.upstream.blob(self.repository, self.digest, self._ingest.front) as stream:
+            if stream.size != self.size:
+                raise DigestMismatchError(
+                    f"upstream says that {self.digest} has {stream.size} bytes where its manifest says {self.size}"
+                )
+            async for chunk in stream.chunks():
+                await context.upstream_limit.take(len(chunk))
+                await context.download.take(len(chunk))
+                await self._accept(chunk, Source.UPSTREAM, None)
+
+    async def _accept(self, chunk: bytes, source: Source, provider: Provider | None) -> None:
+        offset = self._ingest.front
+        await self._ingest.write(offset, chunk)
+        stop = offset + len(chunk)
+        self._context.ledger.fetched(self.digest, offset, stop, source)
+        self._evidence.add(offset, stop, provider)
+        self.by_source[source] += len(chunk)
+        if source is Source.UPSTREAM and self._trusted == offset:
+            self._trusted = stop
+        self._notify()
+
+    # -- when the digest does not hold --
+
+    async def _recover(self, mismatch: DigestMismatchError) -> None:
+        """Fetch again from upstream alone, and find out who sent other bytes (DESIGN.md, "Prove")."""
+        suspects = self._evidence.peers
+        source = "peer" if suspects else ("store" if self._evidence.resumed else "upstream")
+        self._context.hooks.verify_failed(source, self.digest, next(iter(suspects), None))
+        if source == "upstream":
+            raise mismatch
+        before: list[SliceHash] = []
+        if len(suspects) == 1 and not self._evidence.resumed:
+            self._ban(next(iter(suspects)))
+        else:
+            before = await collect_evidence(self._ingest, self._evidence)
+        await self._make_good(suspects)
+        for peer in await differing_peers(self.reader, self._context.store, self.digest, before):
+            self._ban(peer)
+
+    async def _make_good(self, suspects: dict[PeerId, Provider]) -> None:
+        """Fetch all of it again without the suspects; in an outage from each suspect alone, which proves who lies."""
+        try:
+            without = frozenset(suspects)
+            await self._try_again(SourcePlan(self._context, self.repository, self.digest, without=without))
+        except (SourceError, NotFoundError) as error:
+            for provider in suspects.values():
+                if await self._try_alone(provider):
+                    return
+            raise error
+
+    async def _try_again(self, plan: SourcePlan) -> None:
+        await self._ingest.reset()
+        self._context.ledger.forget(self.digest)
+        self._evidence = Evidence(0)
+        self._trusted = 0
+        await self._fill(plan)
+        try:
+            await self._commit()
+        except DigestMismatchError:
+            source = "peer" if self._evidence.peers else "upstream"
+            self._context.hooks.verify_failed(source, self.digest, next(iter(self._evidence.peers), None))
+            raise
+
+    async def _try_alone(self, provider: Provider) -> bool:
+        try:
+            await self._try_again(SourcePlan(self._context, self.repository, self.digest, only=provider))
+        except DigestMismatchError:
+            self._ban(provider.peer)
+        except (SourceError, NotFoundError):
+            return False
+        else:
+            return True
+        return False
+
+    def _ban(self, peer: PeerId) -> None:
+        self._context.health.banned(peer, self._context.clock.now())
+        self._context.hooks.banned(peer, f"sent wrong bytes for {self.digest}")
