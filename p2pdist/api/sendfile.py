@@ -59,14 +59,16 @@ async def send_file(
     Fewer than ``length`` means that the client left or stopped reading: the connection has been aborted, there is
     nothing more to write, return the response. Raises StoreError (connection aborted) when the file is too short.
     """
-    writer = await response.prepare(request)
     transport = request.transport
-    if writer is None or transport is None or transport.is_closing():
+    if transport is None or transport.is_closing():
         return 0
-    sending = _Sending(transport, writer, fd, on_sent, pace, progress_timeout)
+    sending = _Sending(transport, fd, on_sent, pace, progress_timeout)
     try:
+        writer = await response.prepare(request)
+        if writer is None:
+            raise ConnectionResetError("the response has ended already")
         if transport.get_extra_info("sslcontext") is None:
-            await sending.kernel(offset, length)
+            await sending.kernel(writer, offset, length)
         else:
             await sending.reads(response, offset, length)
     except (OSError, TimeoutError):  # aiohttp's "closing transport" is a ConnectionResetError too
@@ -92,7 +94,6 @@ class _Sending:
     def __init__(
         self,
         transport: asyncio.Transport,
-        writer: AbstractStreamWriter,
         fd: int,
         on_sent: OnSent,
         pace: Pace | None,
@@ -100,15 +101,14 @@ class _Sending:
     ) -> None:
         self.sent = 0
         self._transport = transport
-        self._writer = writer
         self._fd = fd
         self._on_sent = on_sent
         self._pace = pace
         self._timeout = progress_timeout
         self._burst = _BURST if pace is None else _PACED_BURST
 
-    async def kernel(self, offset: int, length: int) -> None:
-        await self._flush()
+    async def kernel(self, writer: AbstractStreamWriter, offset: int, length: int) -> None:
+        await self._flush(writer)
         sock = os.dup(self._transport.get_extra_info("socket").fileno())
         try:
             while self.sent < length:
@@ -141,12 +141,12 @@ class _Sending:
             if self._pace is not None:
                 await self._pace(len(data))
 
-    async def _flush(self) -> None:
+    async def _flush(self, writer: AbstractStreamWriter) -> None:
         """Wait until the transport has no byte of its own left to send, or else the file's bytes would overtake it."""
         self._transport.set_write_buffer_limits(high=0)
         try:
             async with asyncio.timeout(self._timeout):
-                await self._writer.drain()
+                await writer.drain()
         finally:
             self._transport.set_write_buffer_limits()
         if self._transport.is_closing() or self._transport.get_write_buffer_size():
