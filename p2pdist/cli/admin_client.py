@@ -1,0 +1,137 @@
+"""The running agent's admin interface (JSON over HTTP), as the commands use it.
+
+Rules: every wait and every answer is bounded; whoever answers without being an agent gives a clear error, never a traceback.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from p2pdist.cli.errors import AgentUnreachableError, CommandError
+from p2pdist.config.model import ListenAddress
+
+MAX_ANSWER = 64 * 1024 * 1024
+MAX_EVENT = 1024 * 1024
+TIMEOUT = 10.0
+# A pull that says nothing for this long has lost its agent; the agent itself gives up on a stalled source much earlier.
+STREAM_TIMEOUT = 120.0
+_HINT = "start the agent (p2pdist agent), or say where it listens: --admin HOST:PORT"
+
+
+class AdminClient:
+    """Requests to one agent. Errors: AgentUnreachableError (nobody there), CommandError (it answered no)."""
+
+    def __init__(self, address: ListenAddress) -> None:
+        self._host = _reachable(address.host)
+        self._port = address.port
+
+    @property
+    def address(self) -> str:
+        return str(ListenAddress(self._host, self._port))
+
+    def get(self, path: str) -> Any:
+        """The JSON under ``/api/v1/``."""
+        return self._call("GET", path, None)
+
+    def send(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        """POST or DELETE with a JSON body."""
+        return self._call(method, path, body)
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """POST, then the answer's events (one JSON object per line) as they come."""
+        with self._request("POST", path, body, STREAM_TIMEOUT) as response:
+            while line := self._read(lambda: response.readline(MAX_EVENT + 1)):
+                if line.strip():
+                    event = self._parse(line)
+                    if isinstance(event, dict):
+                        yield event
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        with self._request(method, path, body, TIMEOUT) as response:
+            data = self._read(lambda: response.read(MAX_ANSWER + 1))
+        if len(data) > MAX_ANSWER:
+            raise CommandError(f"the agent at {self.address} answered more than {MAX_ANSWER} bytes")
+        return self._parse(data) if data.strip() else {}
+
+    @contextmanager
+    def _request(
+        self, method: str, path: str, body: dict[str, Any] | None, timeout: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
+        headers = {"Accept": "application/json", "Connection": "close"}
+        payload = None
+        if body is not None:
+            payload, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        try:
+            try:
+                connection.request(method, f"/api/v1/{quote(path, safe='/?=&')}", payload, headers)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from error
+            if response.status >= 400:
+                raise self._refused(response)
+            yield response
+        finally:
+            connection.close()
+
+    def _read(self, read: Any) -> bytes:
+        try:
+            return bytes(read())
+        except (OSError, http.client.HTTPException) as error:
+            raise AgentUnreachableError(
+                f"the agent at {self.address} broke off in mid-answer ({_reason(error)})",
+                "see its log; what it has fetched stays, so running the command again goes on from there",
+            ) from error
+
+    def _parse(self, data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise CommandError(
+                f"what listens at {self.address} does not answer as a p2pdist agent", _HINT
+            ) from None
+
+    def _unreachable(self, error: Exception) -> AgentUnreachableError:
+        if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
+            return AgentUnreachableError(f"what listens at {self.address} does not speak HTTP", _HINT)
+        return AgentUnreachableError(f"no agent answers at {self.address} ({_reason(error)})", _HINT)
+
+    def _refused(self, response: http.client.HTTPResponse) -> CommandError:
+        data = self._read(lambda: response.read(64 * 1024))
+        try:
+            message = error_message(json.loads(data))
+        except (ValueError, RecursionError):
+            message = ""
+        return CommandError(
+            message or f"the agent at {self.address} answered {response.status} {response.reason}"
+        )
+
+
+def error_message(answer: Any) -> str:
+    """The words in an error answer: ``{"error"|"message": TEXT}``, or OCI's ``{"errors": [{"message": TEXT}]}``."""
+    if not isinstance(answer, dict):
+        return ""
+    for key in ("message", "error", "reason"):
+        if isinstance(answer.get(key), str):
+            return str(answer[key])
+        if isinstance(answer.get(key), dict):
+            return error_message(answer[key])
+    errors = answer.get("errors")
+    return error_message(errors[0]) if isinstance(errors, list) and errors else ""
+
+
+def _reachable(host: str) -> str:
+    """Where a listener bound to all addresses is reached on its own host."""
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not bound)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError | socket.timeout):
+        return "timed out"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,0 +1,1 @@
+"""What ``p2pdist check`` tries, one concern per file."""

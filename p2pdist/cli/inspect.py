@@ -1,0 +1,164 @@
+"""``p2pdist status``, ``peers`` and ``images``: what the running agent says about itself.
+
+Rule: a field that an older or newer agent does not send is shown as "-", never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from p2pdist.cli.options import admin_client, agent_options, json_option
+from p2pdist.cli.output import clean, console, emit_json, human_bytes, human_seconds, percent, print_table
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  p2pdist status
+  p2pdist status --json | jq .store"""
+)
+@json_option
+@agent_options
+def status(as_json: bool, admin: str | None, config: Path | None) -> None:
+    """Show this agent: savings, peers, transfers in flight, store use."""
+    client = admin_client(admin, config)
+    answer = client.get("status")
+    if as_json:
+        emit_json(answer)
+        return
+    width = 14
+    for label, value in status_lines(answer if isinstance(answer, dict) else {}):
+        console().print(Text.assemble((f"{label:<{width}}", "bold"), clean(value)))
+
+
+def status_lines(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Label and value of each line for people."""
+    yield (
+        "agent",
+        f"{answer.get('name', '-')}, version {answer.get('version', '-')}, up {human_seconds(answer.get('uptime'))}",
+    )
+    yield "state", _state(answer)
+    if answer.get("zone"):
+        yield "zone", str(answer["zone"])
+    yield "peers", str(_count(answer.get("peers")))
+    yield "in flight", f"{_count(answer.get('transfers'))} transfers"
+    yield "store", _store(_table(answer, "store"))
+    yield "to clients", _sources(_table(answer, "client_bytes"))
+    client = _table(answer, "client_bytes")
+    total = sum(_number(value) for value in client.values())
+    saved = _number(answer.get("saved_bytes", total - _number(client.get("upstream"))))
+    yield "saved", f"{human_bytes(saved)} ({percent(saved, total)}) did not cross the upstream link"
+    yield "received", _sources(_table(answer, "received_bytes"))
+    yield "sent", _sources(_table(answer, "sent_bytes"))
+    for name, address in sorted(_table(answer, "listeners").items()):
+        yield f"{name}", str(address)
+    for warning in answer.get("warnings") or ():
+        yield "warning", str(warning)
+
+
+@click.command()
+@json_option
+@agent_options
+def peers(as_json: bool, admin: str | None, config: Path | None) -> None:
+    """List the cluster's other agents, as this one knows them."""
+    answer = admin_client(admin, config).get("peers")
+    if as_json:
+        emit_json(answer)
+        return
+    rows = entries(answer, "peers")
+    print_table(
+        ("PEER", "ADDRESS", "ZONE", "STATE", "RTT", "SEEN"),
+        [
+            (
+                str(row.get("peer", "-"))[:10],
+                row.get("endpoint") or row.get("address") or "-",
+                row.get("zone") or "-",
+                row.get("state") or "-",
+                human_seconds(row.get("rtt")),
+                f"{human_seconds(row.get('seen'))} ago" if row.get("seen") is not None else "-",
+            )
+            for row in rows
+        ],
+        right=("RTT", "SEEN"),
+    )
+    if not rows:
+        click.echo("No peers: this agent is alone, or has not met another yet (see p2pdist check).", err=True)
+
+
+@click.command()
+@json_option
+@agent_options
+def images(as_json: bool, admin: str | None, config: Path | None) -> None:
+    """List the images this host's store holds."""
+    answer = admin_client(admin, config).get("images")
+    if as_json:
+        emit_json(answer)
+        return
+    rows = entries(answer, "images")
+    print_table(
+        ("IMAGE", "DIGEST", "SIZE", "HELD", "PLATFORMS", "RESOLVED", "PIN"),
+        [_image_row(row) for row in rows],
+        right=("SIZE", "HELD"),
+    )
+    if not rows:
+        click.echo("No images yet: pull one through the mirror, or with p2pdist pull.", err=True)
+
+
+def _image_row(row: dict[str, Any]) -> tuple[str, ...]:
+    digest = str(row.get("digest", "-")).partition(":")[2][:12] or "-"
+    size, held = row.get("size"), row.get("held")
+    complete = "all" if row.get("complete") is True else percent(_number(held), _number(size))
+    platforms = row.get("platforms")
+    age = human_seconds(row.get("age"))
+    return (
+        str(row.get("reference", "-")),
+        digest,
+        human_bytes(size),
+        complete,
+        ", ".join(map(str, platforms)) if isinstance(platforms, list) else "-",
+        f"{age} ago" if age != "-" else str(row.get("resolved_at", "-")),
+        "pinned" if row.get("pinned") else "",
+    )
+
+
+def entries(answer: Any, name: str) -> list[dict[str, Any]]:
+    """The list in an answer, whether it is the answer or stands under its name."""
+    rows = answer.get(name) if isinstance(answer, dict) else answer
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _state(answer: dict[str, Any]) -> str:
+    ready = answer.get("ready")
+    reasons = answer.get("reasons")
+    text = "ready" if ready else "not ready" if ready is not None else "-"
+    if isinstance(reasons, list) and reasons:
+        text += f" ({'; '.join(map(str, reasons))})"
+    return text
+
+
+def _store(store: dict[str, Any]) -> str:
+    committed, quota = store.get("committed"), store.get("quota")
+    used = percent(_number(committed), _number(quota))
+    return f"{human_bytes(committed)} of {human_bytes(quota)} ({used}), {store.get('blobs', '-')} blobs"
+
+
+def _sources(table: dict[str, Any]) -> str:
+    return ", ".join(f"{human_bytes(value)} {name}" for name, value in table.items()) or "-"
+
+
+def _table(answer: dict[str, Any], name: str) -> dict[str, Any]:
+    value = answer.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> object:
+    return len(value) if isinstance(value, list | dict) else "-" if value is None else value
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
