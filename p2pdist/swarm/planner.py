@@ -19,7 +19,7 @@ Always true here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +48,9 @@ class PlannerSettings:
     endgame_after: float = 1.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Member:
+    peer: PeerId
     seed: int
     have: set[int]
     complete: bool
@@ -58,9 +59,6 @@ class _Member:
     quiet_until: float = 0.0
     strikes: int = 0
     progressed: float = 0.0
-
-    def holds(self, piece: int) -> bool:
-        return self.complete or piece in self.have
 
 
 @dataclass(slots=True)
@@ -71,7 +69,15 @@ class _Flight:
 
 @dataclass(slots=True)
 class _Claim:
-    peer: PeerId
+    member: _Member
+    since: float
+
+
+@dataclass(slots=True)
+class _Spread:
+    """How many neighbours must still report a piece that this host fetched; after a while it counts as spread."""
+
+    lacking: int
     since: float
 
 
@@ -102,10 +108,12 @@ class Planner:
         self.me = me
         self._seed = seed_of(me)
         self._members: dict[PeerId, _Member] = {}
+        self._seeds: set[_Member] = set()
+        self._holders: dict[int, set[_Member]] = {}
         self._claims: dict[int, _Claim] = {}
-        self._flights: dict[int, dict[PeerId, _Flight]] = {}
+        self._flights: dict[int, dict[_Member, _Flight]] = {}
         self._upstream = _Upstream()
-        self._unspread: dict[int, float] = {}
+        self._unspread: dict[int, _Spread] = {}
         self._open_since: dict[int, float] = {}
         self._ranks: dict[int, int] = {}
         self._wanted: dict[int, None] = {}
@@ -161,56 +169,90 @@ class Planner:
     def _joined(self, event: ev.MemberJoined, now: float) -> None:
         if event.peer == self.me:
             return
-        member = _Member(seed_of(event.peer), set(event.have), event.complete, event.near, progressed=now)
-        old = self._members.get(event.peer)
-        if old is not None:
-            member.load = old.load
-        self._members[event.peer] = member
-        self._ranks.clear()
-        self._note_claims(event.peer, event.claims, now)
+        member = self._members.get(event.peer)
+        if member is None:
+            member = _Member(event.peer, seed_of(event.peer), set(), False, event.near, progressed=now)
+            self._members[event.peer] = member
+            self._ranks.clear()
+        self._add_pieces(member, event.have)
+        if event.complete:
+            self._complete(member)
+        self._note_claims(member, event.claims, now)
 
     def _left(self, event: ev.MemberLeft, now: float) -> None:
-        if self._members.pop(event.peer, None) is None:
+        member = self._members.pop(event.peer, None)
+        if member is None:
             return
         self._ranks.clear()
+        self._seeds.discard(member)
+        for piece in list(self._holders):
+            self._drop_holder(piece, member)
         for piece, claim in list(self._claims.items()):
-            if claim.peer == event.peer:
+            if claim.member is member:
                 self._open(piece, now)
-        for piece, flights in list(self._flights.items()):
-            if event.peer in flights:
-                self._land(piece, event.peer)
-                self._out.append(ev.Drop(piece, event.peer))
+        for piece in [p for p, flights in self._flights.items() if member in flights]:
+            self._land(piece, member)
+            self._out.append(ev.Drop(piece, event.peer))
 
     def _member_has(self, event: ev.MemberHas, now: float) -> None:
         member = self._members.get(event.peer)
         if member is None:
             return
-        member.have.update(p for p in event.pieces if 0 <= p < self.geometry.count)
-        member.complete = member.complete or len(member.have) == self.geometry.count
         member.progressed = now
-        for piece in event.pieces:
+        self._add_pieces(member, event.pieces)
+
+    def _add_pieces(self, member: _Member, pieces: Iterable[int]) -> None:
+        for piece in pieces:
+            if piece in member.have or not 0 <= piece < self.geometry.count:
+                continue
+            member.have.add(piece)
+            if piece in self._unspread:
+                self._spread(piece)
+            if piece in self.held:
+                continue
+            self._holders.setdefault(piece, set()).add(member)
             claim = self._claims.get(piece)
-            if claim is not None and claim.peer == event.peer:
+            if claim is not None and claim.member is member:
                 del self._claims[piece]
+        if len(member.have) == self.geometry.count:
+            self._complete(member)
+
+    def _complete(self, member: _Member) -> None:
+        if not member.complete:
+            member.complete = True
+            self._seeds.add(member)
+            self._ranks.clear()
+
+    def _drop_holder(self, piece: int, member: _Member) -> None:
+        holders = self._holders.get(piece)
+        if holders is not None:
+            holders.discard(member)
+            if not holders:
+                del self._holders[piece]
 
     def _member_claims(self, event: ev.MemberClaims, now: float) -> None:
-        if event.peer in self._members:
-            self._note_claims(event.peer, event.pieces, now)
+        member = self._members.get(event.peer)
+        if member is not None:
+            self._note_claims(member, event.pieces, now)
 
-    def _note_claims(self, peer: PeerId, pieces: Iterable[int], now: float) -> None:
+    def _note_claims(self, member: _Member, pieces: Iterable[int], now: float) -> None:
         for piece in pieces:
-            if not 0 <= piece < self.geometry.count or piece in self.held:
+            if not 0 <= piece < self.geometry.count or piece in self.held or piece in member.have:
                 continue
             if piece in self._upstream.flights:
-                if self._comes_before(self.me, peer, piece):
+                if weight(self._seed, piece) < weight(member.seed, piece):
                     continue
                 self._yield_claim(piece)
             known = self._claims.get(piece)
-            if known is None or known.peer == peer or self._comes_before(peer, known.peer, piece):
-                self._claims[piece] = _Claim(peer, now)
-
-    def _comes_before(self, one: PeerId, other: PeerId, piece: int) -> bool:
-        return weight(seed_of(one), piece) < weight(seed_of(other), piece)
+            if (
+                known is None
+                or known.member is member
+                or weight(member.seed, piece) < weight(known.member.seed, piece)
+            ):
+                if known is not None:
+                    self._drop_holder(piece, known.member)
+                self._claims[piece] = _Claim(member, now)
+                self._holders.setdefault(piece, set()).add(member)
 
     def _yield_claim(self, piece: int) -> None:
         self._end_upstream(piece)
@@ -220,12 +262,14 @@ class Planner:
     def _member_releases(self, event: ev.MemberReleases, now: float) -> None:
         for piece in event.pieces:
             claim = self._claims.get(piece)
-            if claim is not None and claim.peer == event.peer:
+            if claim is not None and claim.member.peer == event.peer:
                 self._open(piece, now)
 
     def _open(self, piece: int, now: float) -> None:
         """A claim ended without the piece: its order of duty begins anew."""
-        self._claims.pop(piece, None)
+        claim = self._claims.pop(piece, None)
+        if claim is not None and piece not in claim.member.have:
+            self._drop_holder(piece, claim.member)
         self._open_since[piece] = now
 
     # -- pieces --
@@ -234,10 +278,11 @@ class Planner:
         if event.source is None:
             self._upstream.failures = 0
             return
-        flight = self._flights.get(event.piece, {}).get(event.source)
-        if flight is not None:
-            flight.progressed = now
-            self._members[event.source].progressed = now
+        member = self._members.get(event.source)
+        flight = self._flights.get(event.piece, {}).get(member) if member else None
+        if member is not None and flight is not None:
+            flight.progressed = member.progressed = now
+            member.strikes = 0
 
     def _piece_held(self, event: ev.PieceHeld, now: float) -> None:
         piece = event.piece
@@ -245,44 +290,60 @@ class Planner:
             return
         self.held.add(piece)
         self._claims.pop(piece, None)
+        self._holders.pop(piece, None)
         self._open_since.pop(piece, None)
         self._wanted.pop(piece, None)
         if piece in self._upstream.flights:
             self._end_upstream(piece)
-            if self._leechers_without(piece):
-                self._unspread[piece] = now
-        for peer in list(self._flights.get(piece, ())):
-            self._land(piece, peer)
-            self._out.append(ev.Drop(piece, peer))
+            self._begin_spread(piece, now)
+        for member in list(self._flights.get(piece, ())):
+            self._land(piece, member)
+            self._out.append(ev.Drop(piece, member.peer))
         self._out.append(ev.Tell(have=(piece,)))
 
-    def _land(self, piece: int, peer: PeerId) -> None:
+    def _begin_spread(self, piece: int, now: float) -> None:
+        leechers = [m for m in self._members.values() if not m.complete]
+        lacking = sum(piece not in member.have for member in leechers)
+        if lacking * 2 > len(leechers):
+            self._unspread[piece] = _Spread(lacking - len(leechers) // 2, now)
+
+    def _spread(self, piece: int) -> None:
+        self._unspread[piece].lacking -= 1
+        if self._unspread[piece].lacking <= 0:
+            del self._unspread[piece]
+
+    def _land(self, piece: int, member: _Member) -> None:
         flights = self._flights.get(piece, {})
-        if flights.pop(peer, None) is not None and peer in self._members:
-            self._members[peer].load -= 1
+        if flights.pop(member, None) is not None:
+            member.load -= 1
         if not flights:
             self._flights.pop(piece, None)
 
     def _request_failed(self, event: ev.RequestFailed, now: float) -> None:
-        self._land(event.piece, event.source)
         member = self._members.get(event.source)
         if member is None:
             return
+        self._land(event.piece, member)
         if event.failure is ev.Failure.BUSY:
             member.quiet_until = now + event.retry_after
             return
-        self._unlearn(event.source, member, event.piece, now)
+        self._unlearn(member, event.piece, now)
         if event.failure is not ev.Failure.MISSING:
             self._strike(member, now)
 
-    def _unlearn(self, peer: PeerId, member: _Member, piece: int, now: float) -> None:
+    def _unlearn(self, member: _Member, piece: int, now: float) -> None:
         """The member did not deliver this piece: do not count on it for it."""
         if member.complete:
             member.complete = False
+            self._seeds.discard(member)
             member.have = set(range(self.geometry.count))
+            for other in range(self.geometry.count):
+                if other not in self.held:
+                    self._holders.setdefault(other, set()).add(member)
         member.have.discard(piece)
+        self._drop_holder(piece, member)
         claim = self._claims.get(piece)
-        if claim is not None and claim.peer == peer:
+        if claim is not None and claim.member is member:
             self._open(piece, now)
 
     def _strike(self, member: _Member, now: float) -> None:
@@ -296,58 +357,65 @@ class Planner:
 
     # -- requests to neighbours --
 
-    def _missing(self, limit: int) -> list[int]:
-        """Missing pieces that are not in flight: those clients wait for, then from the front."""
-        while self._front in self.held:
+    def _missing(self) -> Iterator[int]:
+        """Missing pieces that are not in flight: those clients wait for, then the window from the front."""
+        held, flying, mine = self.held, self._flights, self._upstream.flights
+        while self._front in held:
             self._front += 1
-        stop = min(self.geometry.count, self._front + self.settings.window)
-        flying, mine, held = self._flights, self._upstream.flights, self.held
-        order = [p for p in self._wanted if p not in flying and p not in mine]
-        for piece in range(self._front, stop):
-            if len(order) >= limit:
-                break
-            if piece not in held and piece not in flying and piece not in mine and piece not in self._wanted:
-                order.append(piece)
-        return order
+        for piece in self._wanted:
+            if piece not in flying and piece not in mine:
+                yield piece
+        for piece in range(self._front, min(self.geometry.count, self._front + self.settings.window)):
+            if piece not in held and piece not in flying and piece not in mine:
+                yield piece
 
     def _request(self, now: float) -> None:
-        room = self.settings.flights - len(self._flights)
-        free = sum(
-            max(0, self.settings.per_peer - m.load) for m in self._members.values() if m.quiet_until <= now
-        )
-        room = min(room, free)
+        per_peer = self.settings.per_peer
+        free = sum(per_peer - m.load for m in self._members.values() if m.load < per_peer)
+        room = min(self.settings.flights - len(self._flights), free)
         if room <= 0:
             return
-        for piece in self._missing(self.settings.window):
-            peer = self._best_source(piece, now)
-            if peer is not None:
-                self._ask(peer, piece, now)
+        for piece in self._obtainable():
+            member = self._best_source(piece, now)
+            if member is not None:
+                self._ask(member, piece, now)
                 room -= 1
                 if room <= 0:
                     return
 
-    def _ask(self, peer: PeerId, piece: int, now: float) -> None:
-        self._members[peer].load += 1
-        self._flights.setdefault(piece, {})[peer] = _Flight(now, now)
-        self._out.append(ev.AskPeer(peer, piece))
+    def _obtainable(self) -> list[int]:
+        """Pieces that some neighbour can give, in the order they are wanted."""
+        if self._seeds:
+            return list(self._missing())
+        flying, mine = self._flights, self._upstream.flights
+        ready = [piece for piece in self._holders if piece not in flying and piece not in mine]
+        ready.sort()
+        if self._wanted:
+            ready.sort(key=lambda piece: piece not in self._wanted)
+        return ready
 
-    def _best_source(self, piece: int, now: float) -> PeerId | None:
+    def _ask(self, member: _Member, piece: int, now: float) -> None:
+        member.load += 1
+        self._flights.setdefault(piece, {})[member] = _Flight(now, now)
+        self._out.append(ev.AskPeer(member.peer, piece))
+
+    def _best_source(self, piece: int, now: float) -> _Member | None:
         """The least loaded neighbour that has the piece or is getting it from upstream; near ones before far ones."""
-        claim = self._claims.get(piece)
-        claimer = claim.peer if claim else None
-        flying = self._flights.get(piece, {})
-        best: tuple[int, bool, int, PeerId] | None = None
-        for peer, member in self._members.items():
-            if member.load >= self.settings.per_peer or member.quiet_until > now or peer in flying:
-                continue
-            if peer == claimer or member.holds(piece):
-                key = (member.load, not member.near, weight(member.seed ^ self._seed, piece), peer)
-                if best is None or key < best:
-                    best = key
-        return best[3] if best else None
+        per_peer = self.settings.per_peer
+        flying = self._flights.get(piece, ())
+        best: _Member | None = None
+        best_key = (per_peer, True, 0)
+        for group in (self._holders.get(piece, ()), self._seeds):
+            for member in group:
+                if member.load >= per_peer or member.quiet_until > now or member in flying:
+                    continue
+                key = (member.load, not member.near, weight(member.seed ^ self._seed, piece))
+                if best is None or key < best_key:
+                    best, best_key = member, key
+        return best
 
     def _has_source(self, piece: int) -> bool:
-        return piece in self._claims or any(member.holds(piece) for member in self._members.values())
+        return bool(self._seeds) or piece in self._holders
 
     # -- claims on upstream --
 
@@ -365,14 +433,10 @@ class Planner:
             self._out.append(ev.AskUpstream(run))
 
     def _may_claim_more(self, now: float) -> bool:
-        for piece, since in list(self._unspread.items()):
-            leechers = sum(not member.complete for member in self._members.values())
-            if self._leechers_without(piece) * 2 <= leechers or now - since > self.settings.spread_patience:
+        for piece, spread in list(self._unspread.items()):
+            if now - spread.since > self.settings.spread_patience:
                 del self._unspread[piece]
         return len(self._unspread) + len(self._upstream.runs) < self.settings.backlog
-
-    def _leechers_without(self, piece: int) -> int:
-        return sum(not member.holds(piece) for member in self._members.values())
 
     def _next_run(self, now: float) -> tuple[int, ...]:
         """One piece among others; alone, a run that doubles each time, so that few requests cover the blob."""
@@ -401,8 +465,10 @@ class Planner:
     def _next_unclaimed(self, now: float) -> int | None:
         """The first piece that is this host's to claim: it comes first in its order, or those before it were slow."""
         looked = 0
-        for piece in self._missing(self.settings.window):
-            if self._has_source(piece):
+        if self._seeds:
+            return None
+        for piece in self._missing():
+            if piece in self._holders:
                 continue
             looked += 1
             opened = self._open_since.setdefault(piece, now)
@@ -440,16 +506,14 @@ class Planner:
 
     def _tick(self, event: ev.Ticked, now: float) -> None:
         for piece, flights in list(self._flights.items()):
-            for peer, flight in list(flights.items()):
-                member = self._members[peer]
+            for member, flight in list(flights.items()):
                 if now - flight.progressed > self.settings.stall:
-                    self._land(piece, peer)
-                    self._out.append(ev.Drop(piece, peer))
-                    self._unlearn(peer, member, piece, now)
+                    self._land(piece, member)
+                    self._out.append(ev.Drop(piece, member.peer))
+                    self._unlearn(member, piece, now)
                     self._strike(member, now)
         for piece, claim in list(self._claims.items()):
-            progressed = max(claim.since, self._members[claim.peer].progressed)
-            if now - progressed > self.settings.claim_stale:
+            if now - max(claim.since, claim.member.progressed) > self.settings.claim_stale:
                 self._open(piece, now)
         self._finish_fast(now)
 
@@ -460,14 +524,13 @@ class Planner:
         for piece, flights in list(self._flights.items()):
             since = min(flight.since for flight in flights.values())
             if len(flights) == 1 and now - since > self.settings.endgame_after:
-                peer = self._best_source(piece, now)
-                if peer is not None:
-                    self._ask(peer, piece, now)
+                member = self._best_source(piece, now)
+                if member is not None:
+                    self._ask(member, piece, now)
 
     def _give_up_if_stuck(self, now: float) -> None:
         if self._gave_up or not self._upstream.final or self._flights or self._upstream.flights:
             return
-        front = self._missing(1)
-        if front and not self._has_source(front[0]):
+        if any(not self._has_source(piece) for piece in self._missing()):
             self._gave_up = True
             self._out.append(ev.GiveUp())
