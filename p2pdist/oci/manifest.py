@@ -1,7 +1,9 @@
 """Manifests, indexes and image configs, read from bytes that a stranger wrote (OCI image-spec; Docker schema 2).
 
 Rules, and who keeps them:
-- What is parsed is bounded first: bytes before JSON, JSON depth by the parser's recursion limit, entries by count.
+- What is parsed is bounded first: bytes and containers before JSON, depth by the parser's recursion limit, entries by
+  count.
+- Media types are well-formed (RFC 6838), since they go into headers; text holds no lone surrogates.
 - A ``Manifest`` that exists holds only well-formed digests and sizes from 0 to 2**63 - 1; unknown fields are ignored,
   as the specification asks. ``kind`` is "other" for JSON that is no image and no index (an artifact of some format of
   its own): it can be stored and served, and refers to nothing that is known here.
@@ -25,6 +27,8 @@ MAX_MANIFEST = 4 * 1024 * 1024
 MAX_CONFIG = 8 * 1024 * 1024
 MAX_DESCRIPTORS = 4096
 MAX_HISTORY = 4096
+# Each costs 16 times its two bytes once it is parsed; real manifests have a few per descriptor.
+_MAX_CONTAINERS = 200_000
 _MAX_SIZE = 2**63 - 1
 _MAX_STRING = 4096
 _MAX_ANNOTATIONS = 1024
@@ -99,13 +103,14 @@ def parse_manifest(body: bytes, media_type: str = "") -> Manifest:
         return Manifest(kind, actual, annotations=_annotations(document))
     common: JsonObject = {
         "subject": _optional(document, "subject", _descriptor),
-        "artifact_type": _string(document, "artifactType"),
+        "artifact_type": _media_type(document, "artifactType"),
         "annotations": _annotations(document),
     }
     if kind == "index":
         return Manifest(kind, actual, manifests=_descriptors(document, "manifests"), **common)
     config = _optional(document, "config", _descriptor)
-    return Manifest(kind, actual, config=config, layers=_descriptors(document, "layers", "blobs"), **common)
+    layers = _descriptors(document, "blobs" if actual == media_types.OCI_ARTIFACT else "layers")
+    return Manifest(kind, actual, config=config, layers=layers, **common)
 
 
 def sniff_media_type(body: bytes) -> str:
@@ -118,8 +123,8 @@ def sniff_media_type(body: bytes) -> str:
 
 def _classify(document: JsonObject, header: str) -> tuple[Kind, str]:
     """The kind and media type: the body's own field, else its structure, else the header."""
-    own = media_types.essence(_string(document, "mediaType"))
-    header = media_types.essence(header)
+    own = media_types.essence(_media_type(document, "mediaType"))
+    header = media_types.essence(header) if media_types.is_media_type(header) else ""
     if own in media_types.SCHEMA1 or header in media_types.SCHEMA1 or document.get("schemaVersion") == 1:
         raise InvalidInputError(
             "this manifest is Docker schema 1, which is not supported: push the image again with a current client"
@@ -193,8 +198,11 @@ def _history_entry(item: JsonObject) -> HistoryEntry:
 def _load(body: bytes, limit: int, what: str) -> JsonObject:
     if len(body) > limit:
         raise InvalidInputError(f"{what} has {len(body)} bytes, and at most {limit} are read")
+    if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:
+        raise InvalidInputError(f"{what} has more than {_MAX_CONTAINERS} objects and lists")
     try:
-        document = json.loads(body, parse_constant=_no_constant)
+        # Decoded first: json would guess UTF-16 and -32 too, which no runtime reads.
+        document = json.loads(body.decode(), parse_constant=_no_constant)
     except RecursionError as error:
         raise InvalidInputError(f"{what} is nested too deeply") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or an integer with too many digits
@@ -231,12 +239,20 @@ def _list(document: JsonObject, key: str, limit: int) -> list[object]:
 def _text(value: object, name: str, limit: int | None = _MAX_STRING) -> str:
     if not isinstance(value, str) or (limit is not None and len(value) > limit):
         raise InvalidInputError(f"{name} is not a string of at most {limit or MAX_CONFIG} characters")
-    return value
+    # A lone surrogate cannot be written anywhere; Go's decoder replaces it as well.
+    return value if value.isascii() else value.encode(errors="replace").decode()
 
 
 def _string(document: JsonObject, key: str) -> str:
     value = document.get(key)
     return "" if value is None else _text(value, key)
+
+
+def _media_type(document: JsonObject, key: str) -> str:
+    found = _string(document, key)
+    if found and not media_types.is_media_type(found):
+        raise InvalidInputError(f"{key} {found[:80]!r} is not a media type")
+    return found
 
 
 def _annotations(document: JsonObject) -> dict[str, str]:
@@ -245,12 +261,11 @@ def _annotations(document: JsonObject) -> dict[str, str]:
         raise InvalidInputError(
             f"annotations has {len(found)} entries, and at most {_MAX_ANNOTATIONS} are read"
         )
-    return {key: _text(value, "annotations", None) for key, value in found.items()}
+    return {_text(key, "annotations", None): _text(value, key[:80], None) for key, value in found.items()}
 
 
-def _descriptors(document: JsonObject, *keys: str) -> tuple[Descriptor, ...]:
-    items = [(item, key) for key in keys for item in _list(document, key, MAX_DESCRIPTORS)]
-    return tuple(_descriptor(item, key) for item, key in items)
+def _descriptors(document: JsonObject, key: str) -> tuple[Descriptor, ...]:
+    return tuple(_descriptor(item, key) for item in _list(document, key, MAX_DESCRIPTORS))
 
 
 def _descriptor(value: object, name: str) -> Descriptor:
@@ -259,13 +274,13 @@ def _descriptor(value: object, name: str) -> Descriptor:
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
         raise InvalidInputError(f"{name}: size is not an integer from 0 to 2**63 - 1")
     return Descriptor(
-        media_type=_string(item, "mediaType"),
+        media_type=_media_type(item, "mediaType"),
         digest=Digest.parse(_text(item.get("digest"), f"{name}.digest")),
         size=size,
         platform=_optional(item, "platform", _platform),
         urls=tuple(_text(url, f"{name}.urls") for url in _list(item, "urls", _MAX_URLS)),
         annotations=_annotations(item),
-        artifact_type=_string(item, "artifactType"),
+        artifact_type=_media_type(item, "artifactType"),
     )
 
 

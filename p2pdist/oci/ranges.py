@@ -4,7 +4,8 @@ Rules, and who keeps them:
 - A ``ByteRange`` that exists is non-empty; those that ``parse_range`` gives lie within the representation, are in the
   order that the client asked for, and neither overlap nor touch (those that do are merged, section 15.3.7.2).
 - What a server may ignore is ignored: a unit that is not ``bytes``, a set that does not parse, too many ranges (None).
-- Only a set that parses and of which nothing can be had is refused (RangeNotSatisfiable, 416).
+- Only a set that parses and of which nothing can be had is refused (RangeNotSatisfiable, 416); but of an empty
+  representation the whole is sent, since clients that add ``bytes=0-`` to each request could not get it otherwise.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def parse_range(header: str | None, size: int) -> tuple[ByteRange, ...] | None:
 
     Raises RangeNotSatisfiable. Source: RFC 9110 sections 14.1.2 and 14.2.
     """
-    specs = None if header is None else _parse_specs(header)
+    specs = None if header is None or size == 0 else _parse_specs(header)
     if specs is None:
         return None
     ranges = [found for first, last in specs if (found := _resolve(first, last, size)) is not None]

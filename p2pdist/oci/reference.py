@@ -19,7 +19,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::[0-9]{{1,5}})?\Z")
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::(?P<port>[0-9]{{1,5}}))?\Z")
 _MAX_NAME = 255
 
 
@@ -35,7 +35,8 @@ def parse_registry(text: str, *, strict: bool = True) -> str | None:
 
     Raises InvalidInputError when it is none; with ``strict=False`` returns None instead.
     """
-    if len(text) > _MAX_NAME or not _HOST.match(text):
+    match = _HOST.match(text) if len(text) <= _MAX_NAME else None
+    if match is None or int(match["port"] or 1) not in range(1, 65536):
         if strict:
             raise InvalidInputError(f"registry {text[:_MAX_NAME]!r} is not HOST or HOST:PORT")
         return None
