@@ -95,7 +95,7 @@ def build_peer_app(
     """
     handlers = _PeerHandlers(store, settings, hooks or PeerServerHooks(), pace)
     gate = _Gate(auth, clock, handlers.hooks)
-    app = web.Application(middlewares=[gate.admit])
+    app = web.Application(middlewares=[gate.middleware()])
     app.on_response_prepare.append(gate.seal)
     app.router.add_get(BLOBS_PATH + "{digest}", handlers.blob, allow_head=True)
     app.router.add_get(HELLO_PATH, handlers.hello, allow_head=False)
@@ -118,7 +118,13 @@ class _Gate:
         self._clock = clock
         self._time = SteadyWall(clock.wall(), clock.now())
         self._hooks = hooks
-        self.admit: Middleware = web.middleware(self._admit)
+
+    def middleware(self) -> Middleware:
+        @web.middleware
+        async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._admit(request, handler)
+
+        return admit
 
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         target = Target(request.method, request.raw_path, request.headers.get("Range", ""))

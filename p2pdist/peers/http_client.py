@@ -1,0 +1,386 @@
+"""Content from peers over HTTP: the real adapter of the Peers port.
+
+Always true here: a peer is asked only with a fresh proof of the cluster key, and believed only when its answer is
+sealed by the peer that was meant; a clock that differs costs one repetition, never two; environment proxies, cookies,
+redirects, names and compression play no part; connections are pooled per peer. What a peer sends is bounded: headers
+by aiohttp's parser and the first-byte timeout, bodies by the length asked for, chunks by MAX_CHUNK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote
+
+import aiohttp
+from yarl import URL
+
+from p2pdist.clock import Clock
+from p2pdist.errors import (
+    BusyError,
+    DeniedError,
+    InvalidInputError,
+    NotFoundError,
+    P2PDistError,
+    ProtocolError,
+    UnreachableError,
+)
+from p2pdist.oci.content import BlobStat, ContentStream
+from p2pdist.oci.digest import Digest
+from p2pdist.peers.body import BodySpan, HttpBody, answered_span, content_length
+from p2pdist.peers.routes import Route, RouteResolver, Routes, usable_endpoints
+from p2pdist.wire.http_auth import (
+    CHALLENGE_HEADER,
+    MAC_HEADER,
+    NONCE_BYTES,
+    Challenge,
+    Credentials,
+    HttpAuth,
+    PeerOffsets,
+    SteadyWall,
+    Target,
+)
+from p2pdist.wire.records import Endpoint, PeerId, Provider
+
+_BLOBS = "/p2p/v1/blobs/"
+_HELLO = "/p2p/v1/hello"
+_HELLO_PARTS = ("Name", "Zone", "Version")
+_MEDIA_TYPE = "P2PDist-Media-Type"
+_PEER = "P2PDist-Peer"
+_RETRY_MS = "P2PDist-Retry-Ms"
+_MAX_HEADERS = 32
+_READ_BUFFER = 256 * 1024
+_SMALL_ANSWER = 4096
+_MAX_RETRY_AFTER = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerClientSettings:
+    """Times in seconds. ``head_start`` is what an endpoint gets before the next one is tried beside it."""
+
+    connect_timeout: float = 1.0
+    first_byte_timeout: float = 2.0
+    progress_timeout: float = 3.0
+    head_start: float = 0.15
+    keepalive: float = 30.0
+    max_connections: int = 256
+    ssl: ssl.SSLContext | None = None
+
+
+class PeerClientHooks:
+    """Override what is of interest; each call is cheap and must not raise."""
+
+    def received(self, peer: PeerId, size: int) -> None:
+        """``size`` body bytes of a blob came from ``peer``."""
+
+    def finished(self, peer: PeerId, size: int, seconds: float) -> None:
+        """A body was left, at its end or before: how much of it came, in which time."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHello:
+    """Who answers at an endpoint."""
+
+    peer: PeerId
+    name: str
+    zone: str
+    version: str
+
+
+class HttpPeers:
+    """The Peers port; see the module's rules. Used within one event loop; ``close`` it, or use ``async with``."""
+
+    def __init__(
+        self,
+        settings: PeerClientSettings,
+        auth: HttpAuth,
+        clock: Clock,
+        hooks: PeerClientHooks | None = None,
+    ) -> None:
+        self._settings = settings
+        self._auth = auth
+        self._clock = clock
+        self._hooks = hooks or PeerClientHooks()
+        self._time = SteadyWall(clock.wall(), clock.now())
+        self._offsets = PeerOffsets()
+        self._resolver = RouteResolver()
+        self._routes = Routes()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def stat(self, provider: Provider, digest: Digest) -> BlobStat:
+        target = Target("HEAD", f"{_BLOBS}{digest}")
+        async with self._exchange(provider.peer, provider.endpoints, target) as response:
+            _check_status(response, digest, provider.peer)
+            return BlobStat(digest, content_length(response), response.headers.get(_MEDIA_TYPE, ""))
+
+    def blob(
+        self, provider: Provider, digest: Digest, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[ContentStream]:
+        if offset < 0 or (length is not None and length < 0):
+            raise InvalidInputError(f"cannot ask for {length} bytes at {offset}")
+        return self._blob(provider, digest, offset, length)
+
+    @asynccontextmanager
+    async def _blob(
+        self, provider: Provider, digest: Digest, offset: int, length: int | None
+    ) -> AsyncIterator[ContentStream]:
+        if length == 0:
+            stat = await self.stat(provider, digest)
+            yield _Nothing(stat, min(offset, stat.size))
+            return
+        target = Target("GET", f"{_BLOBS}{digest}", _range_header(offset, length))
+        started = self._clock.now()
+        async with self._exchange(provider.peer, provider.endpoints, target) as response:
+            _check_status(response, digest, provider.peer)
+            counted = _Counted(self._hooks, provider.peer)
+            try:
+                yield self._body(response, answered_span(response, offset, length), counted)
+            finally:
+                self._hooks.finished(provider.peer, counted.size, self._clock.now() - started)
+
+    def _body(self, response: aiohttp.ClientResponse, span: BodySpan, counted: _Counted) -> HttpBody:
+        media_type = response.headers.get(_MEDIA_TYPE, "")
+        return HttpBody(response, span, media_type, self._settings.progress_timeout, counted.add)
+
+    async def hello(self, endpoint: Endpoint, peer: PeerId | None = None) -> PeerHello:
+        """Ask who is at ``endpoint`` (and insist on ``peer``, if one is given); errors as in the port."""
+        async with self._exchange(peer, (endpoint,), Target("GET", _HELLO)) as response:
+            if response.status != 200:
+                raise ProtocolError(f"{endpoint} answered {response.status} to hello")
+            texts = [unquote(response.headers.get(f"P2PDist-{part}", ""))[:128] for part in _HELLO_PARTS]
+            return PeerHello(_sender(response), *texts)
+
+    # -- one proven exchange --
+
+    @asynccontextmanager
+    async def _exchange(
+        self, peer: PeerId | None, endpoints: tuple[Endpoint, ...], target: Target
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        response = await self._ask_on_some_route(peer, endpoints, target)
+        try:
+            if response.status not in (200, 206):
+                await self._drain(response)
+            yield response
+        finally:
+            response.release()  # closes the connection, unless the body has been read to its end
+
+    async def _ask_on_some_route(
+        self, peer: PeerId | None, endpoints: tuple[Endpoint, ...], target: Target
+    ) -> aiohttp.ClientResponse:
+        usable = usable_endpoints(endpoints)
+        failure: P2PDistError = UnreachableError(
+            f"peer {_name(peer)} names no address that can be asked: {', '.join(map(str, endpoints[:4])) or 'none'}"
+        )
+        for attempt, route in enumerate(self._routes.to_try(peer, usable)):
+            try:
+                response = await self._ask(peer, route, target)
+            except UnreachableError as error:
+                if attempt == 0:
+                    self._routes.failed(peer, usable)
+                    raise
+                failure = failure if isinstance(failure, DeniedError | ProtocolError) else error
+            except (DeniedError, ProtocolError) as error:
+                # Somebody else answered: the peer may still be found at another of its addresses.
+                failure = error
+            else:
+                self._routes.worked(peer, usable, route)
+                return response
+        raise failure
+
+    async def _ask(self, peer: PeerId | None, route: Route, target: Target) -> aiohttp.ClientResponse:
+        """Ask on one route; once more when the answer tells that the clocks differ."""
+        now = self._time.ms(self._clock.now())
+        time_ms = now if peer is None else self._offsets.time_for(peer, now)
+        response, credentials = await self._send(peer, route, target, time_ms)
+        if response.status == 401:
+            challenge = _challenge(self._auth, response, credentials, peer)
+            now = self._time.ms(self._clock.now())
+            self._offsets.learn(challenge, now)
+            time_ms = self._offsets.time_for(challenge.peer, now)
+            response, credentials = await self._send(peer, route, target, time_ms)
+        if response.status == 401:
+            response.close()
+            raise DeniedError(
+                f"peer {_name(peer)} refuses this agent's requests although it has the same cluster key"
+            )
+        self._check_seal(response, credentials, peer)
+        return response
+
+    async def _send(
+        self, peer: PeerId | None, route: Route, target: Target, time_ms: int
+    ) -> tuple[aiohttp.ClientResponse, Credentials]:
+        settings = self._settings
+        credentials = self._auth.sign(target, peer, time_ms, secrets.token_bytes(NONCE_BYTES))
+        headers = {"Authorization": credentials.header(), "Accept-Encoding": "identity"}
+        if target.range:
+            headers["Range"] = target.range
+        scheme = "http" if settings.ssl is None else "https"
+        url = URL(f"{scheme}://{self._resolver.name(peer, route)}:1{target.path}", encoded=True)
+        try:
+            async with asyncio.timeout(settings.connect_timeout + settings.first_byte_timeout):
+                response = await self._open().request(
+                    target.method, url, headers=headers, allow_redirects=False
+                )
+        except TimeoutError as error:
+            raise UnreachableError(f"peer {_name(peer)} did not answer in time at {_where(route)}") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise DeniedError(
+                f"peer {_name(peer)} at {_where(route)} has no certificate of this cluster's authority: {error}"
+            ) from error
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            raise UnreachableError(
+                f"peer {_name(peer)} cannot be reached at {_where(route)}: {error}"
+            ) from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise ProtocolError(
+                f"what answers at {_where(route)} is not an agent: {error!r}"[:300]
+            ) from error
+        return response, credentials
+
+    def _check_seal(
+        self, response: aiohttp.ClientResponse, credentials: Credentials, peer: PeerId | None
+    ) -> None:
+        try:
+            sender = peer or _sender(response)
+            seal = response.headers.get(MAC_HEADER, "")
+            self._auth.check_seal(seal, credentials, sender, response.status, response.headers)
+        except InvalidInputError as error:
+            response.close()
+            raise ProtocolError(
+                f"the answer {response.status} for peer {_name(peer)} is not from it: {error}"
+            ) from error
+
+    async def _drain(self, response: aiohttp.ClientResponse) -> None:
+        """Read the few bytes that come with an error, so that the connection can be used again."""
+        if int(response.headers.get("Content-Length", _SMALL_ANSWER)) >= _SMALL_ANSWER:
+            return
+        with suppress(TimeoutError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(self._settings.progress_timeout):
+                await response.read()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            settings = self._settings
+            connector = aiohttp.TCPConnector(
+                limit=settings.max_connections,
+                keepalive_timeout=settings.keepalive,
+                resolver=self._resolver,
+                use_dns_cache=False,
+                happy_eyeballs_delay=settings.head_start,
+                ssl=settings.ssl or False,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                read_bufsize=_READ_BUFFER,
+                max_headers=_MAX_HEADERS,
+            )
+        return self._session
+
+
+class _Counted:
+    """Counts one body's bytes on their way to the hooks."""
+
+    def __init__(self, hooks: PeerClientHooks, peer: PeerId) -> None:
+        self.size = 0
+        self._hooks = hooks
+        self._peer = peer
+
+    def add(self, size: int) -> None:
+        self.size += size
+        self._hooks.received(self._peer, size)
+
+
+class _Nothing:
+    """The stream of a part that is empty."""
+
+    def __init__(self, stat: BlobStat, start: int) -> None:
+        self.size = stat.size
+        self.start = start
+        self.media_type = stat.media_type
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        nothing: tuple[bytes, ...] = ()
+        for chunk in nothing:
+            yield chunk
+
+
+def _range_header(offset: int, length: int | None) -> str:
+    if length is None:
+        return f"bytes={offset}-" if offset else ""
+    return f"bytes={offset}-{offset + length - 1}"
+
+
+def _challenge(
+    auth: HttpAuth, response: aiohttp.ClientResponse, credentials: Credentials, peer: PeerId | None
+) -> Challenge:
+    """The proven time of a refusal; raises DeniedError (no member), ProtocolError (another member)."""
+    response.release()
+    try:
+        challenge = auth.read_challenge(response.headers.get(CHALLENGE_HEADER, ""), credentials.nonce)
+    except InvalidInputError as error:
+        raise DeniedError(
+            f"peer {_name(peer)} refused: it has another cluster key, or is not an agent ({error})"
+        ) from error
+    if peer is not None and challenge.peer != peer:
+        raise ProtocolError(f"peer {_name(challenge.peer)} answers where peer {_name(peer)} was expected")
+    return challenge
+
+
+def _check_status(response: aiohttp.ClientResponse, digest: Digest, peer: PeerId) -> None:
+    """Return for an answer that may carry the blob; raise what the port names for the others."""
+    status = response.status
+    if status in (200, 206, 416):
+        return
+    if status == 404:
+        raise NotFoundError(f"peer {peer.short} does not hold {digest}")
+    if status in (429, 503):
+        raise BusyError(f"peer {peer.short} is busy", _retry_after(response))
+    raise ProtocolError(f"peer {peer.short} answered {status} for {digest}")
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    for header, unit in ((_RETRY_MS, 0.001), ("Retry-After", 1.0)):
+        text = response.headers.get(header, "")
+        if text.isascii() and text.isdigit() and len(text) < 10:
+            return min(_MAX_RETRY_AFTER, int(text) * unit)
+    return None
+
+
+def _sender(response: aiohttp.ClientResponse) -> PeerId:
+    text = response.headers.get(_PEER, "")
+    try:
+        return PeerId(bytes.fromhex(text[:64]))
+    except ValueError as error:
+        raise InvalidInputError(f"{_PEER} is not a peer id") from error
+
+
+def _name(peer: PeerId | None) -> str:
+    return "(any)" if peer is None else peer.short
+
+
+def _where(route: Route) -> str:
+    return " or ".join(map(str, route))
