@@ -32,15 +32,21 @@ class State:
     debug: bool = False
 
 
-class _InOrder(click.Group):
-    """A group that lists its commands as they were added: the ones met first, first."""
+class _Root(click.Group):
+    """Lists its commands as they were added, the ones met first, first; and leaves quietly when its reader has left."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return _silence_stdout()
+
 
 @click.group(
-    cls=_InOrder,
+    cls=_Root,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Examples:
@@ -90,8 +96,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        return _silence_stdout()
     except Exception as error:
         if state.debug:
             raise
