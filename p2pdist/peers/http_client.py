@@ -245,15 +245,15 @@ class HttpPeers:
             raise UnreachableError(f"peer {_name(peer)} did not answer in time at {_where(route)}") from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise DeniedError(
-                f"peer {_name(peer)} at {_where(route)} has no certificate of this cluster's authority: {error}"
+                f"peer {_name(peer)} at {_where(route)} has no certificate of this cluster's authority: {_reason(error)}"
             ) from error
         except (aiohttp.ClientConnectionError, OSError) as error:
             raise UnreachableError(
-                f"peer {_name(peer)} cannot be reached at {_where(route)}: {error}"
+                f"peer {_name(peer)} cannot be reached at {_where(route)}: {_reason(error)}"
             ) from error
         except (aiohttp.ClientError, ValueError) as error:
             raise ProtocolError(
-                f"what answers at {_where(route)} is not an agent: {error!r}"[:300]
+                f"what answers at {_where(route)} is not an agent: {_reason(error)}"
             ) from error
         return response, credentials
 
@@ -384,3 +384,12 @@ def _name(peer: PeerId | None) -> str:
 
 def _where(route: Route) -> str:
     return " or ".join(map(str, route))
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in a line; without the request, whose headers aiohttp's own texts may repeat."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return str(error.os_error)[:200]
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{error.status} {error.message}"[:200]
+    return (str(error) or type(error).__name__)[:200]
