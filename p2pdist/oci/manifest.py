@@ -3,7 +3,8 @@
 Rules, and who keeps them:
 - What is parsed is bounded first: bytes and containers before JSON, depth by the parser's recursion limit, entries by
   count.
-- Media types are well-formed (RFC 6838), since they go into headers; text holds no lone surrogates.
+- Media types are printable ASCII, since they go into headers, but not always TYPE/SUBTYPE: registries take any. Text
+  holds no lone surrogates.
 - A ``Manifest`` that exists holds only well-formed digests and sizes from 0 to 2**63 - 1; unknown fields are ignored,
   as the specification asks. ``kind`` is "other" for JSON that is no image and no index (an artifact of some format of
   its own): it can be stored and served, and refers to nothing that is known here.
@@ -124,14 +125,12 @@ def sniff_media_type(body: bytes) -> str:
 def _classify(document: JsonObject, header: str) -> tuple[Kind, str]:
     """The kind and media type: the body's own field, else its structure, else the header."""
     own = media_types.essence(_media_type(document, "mediaType"))
-    header = media_types.essence(header) if media_types.is_media_type(header) else ""
+    header = media_types.essence(header) if media_types.is_header_safe(header) else ""
     if own in media_types.SCHEMA1 or header in media_types.SCHEMA1 or document.get("schemaVersion") == 1:
         raise InvalidInputError(
             "this manifest is Docker schema 1, which is not supported: push the image again with a current client"
         )
     has_children, has_config = "manifests" in document, "config" in document or "layers" in document
-    if has_children and has_config:
-        raise InvalidInputError("manifest has both 'manifests' and 'config' or 'layers': it is ambiguous")
     stated = own or header
     if stated in media_types.INDEXES or (has_children and own not in media_types.MANIFESTS):
         known = stated in media_types.INDEXES
@@ -250,8 +249,8 @@ def _string(document: JsonObject, key: str) -> str:
 
 def _media_type(document: JsonObject, key: str) -> str:
     found = _string(document, key)
-    if found and not media_types.is_media_type(found):
-        raise InvalidInputError(f"{key} {found[:80]!r} is not a media type")
+    if found and not media_types.is_header_safe(found):
+        raise InvalidInputError(f"{key} {found[:80]!r} is not a media type that a header can hold")
     return found
 
 

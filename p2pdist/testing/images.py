@@ -191,7 +191,10 @@ def build_artifact(name: str, subject: Image, artifact_type: str, payload: bytes
 
 
 def write_layout(images: Sequence[Image], directory: Path) -> None:
-    """Write an OCI image layout that holds these images as ``NAME:TAG``; blobs that are there already are left."""
+    """Write an OCI image layout that holds these images as ``NAME:TAG``; blobs that are there already are left.
+
+    skopeo finds OCI images in it only; those of Docker's flavour are for testing.registry (or skopeo --format v2s2).
+    """
     directory.mkdir(parents=True, exist_ok=True)
     for image in images:
         _write_blobs(image, directory)

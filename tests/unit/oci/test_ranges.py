@@ -41,6 +41,7 @@ def spans(header: str | None, size: int) -> list[tuple[int, int]] | None:
         ("bytes=0-1,,\t3-4,", [(0, 2), (3, 5)]),  # empty list elements count for nothing
         ("bytes=0-4,3-6", [(0, 7)]),
         ("bytes=0-1,2-3", [(0, 4)]),  # they touch
+        ("bytes=0-3,9-9,3-5", [(0, 6), (9, 10)]),  # merged ones stand where the first was
         ("bytes=8-,0-1,-4", [(6, 10), (0, 2)]),
         ("bytes=0-1,50-", [(0, 2)]),  # what cannot be had is left out
         ("bytes=0-9999999999999999999", [(0, 10)]),
@@ -194,6 +195,7 @@ def test_if_range_is_strong() -> None:
     assert if_range_matches('"x"', etag)
     for header in ('W/"x"', '"y"', "*", "Wed, 21 Oct 2015 07:28:00 GMT"):
         assert not if_range_matches(header, etag), header
+    assert not if_range_matches('W/"x"', 'W/"x"')
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 0), (5, 4), (-1, 4)])
