@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -119,6 +120,8 @@ def test_children_die_with_a_demo_that_is_killed_outright(tmp_path: Path) -> Non
             parent.kill()
             assert select.select([watch], [], [], 60)[0], "the child outlived its parent"
         finally:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(watch, signal.SIGKILL)
             os.close(watch)
 
 
