@@ -1,0 +1,175 @@
+"""A blob's body from a registry, resumed at the same byte whenever the connection is cut, unseen by the consumer.
+
+Rules:
+- The bytes come in order, each once, and end exactly at the end that was asked for; else an error is raised.
+- Each answer must tell of the same blob: the same total size, and the same strong ETag where two answers have one.
+- Resuming is bounded: so often in a row without ``resume_progress`` more bytes. A stall is not resumed, but raised:
+  the consumer has waited long already, and may know a better source.
+- A registry that ignores Range is read from the start, and what is not wanted is thrown away (but counted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import aiohttp
+
+from p2pdist.errors import InvalidInputError, ProtocolError, SourceError, UnreachableError
+from p2pdist.upstream import answers
+from p2pdist.upstream.registry_http import Ask, BodyReader, RegistryHttp
+
+_OPENED = frozenset({200, 206, 416})
+
+
+class BlobStream:
+    """A ContentStream; ``open`` first, ``close`` at the end. ``ask`` is the question without a range."""
+
+    def __init__(self, http: RegistryHttp, ask: Ask, offset: int, length: int | None) -> None:
+        self._http = http
+        self._ask = ask
+        self._start = self._position = offset
+        self._length = length
+        self._stop = 0
+        self._size = 0
+        self._media_type = ""
+        self._etag = ""
+        self._skip = 0
+        self._reader: BodyReader | None = None
+        self._failures = 0
+        self._mark = offset
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def start(self) -> int:
+        return self._start
+
+    @property
+    def media_type(self) -> str:
+        return self._media_type
+
+    async def open(self) -> None:
+        """Ask for the body; afterwards ``size`` is known. Raises InvalidInputError for a range beyond the blob."""
+        if self._length == 0:
+            size, self._media_type = await head_blob(self._http, self._ask)
+            self._settle(size)
+            return
+        response = await self._request()
+        try:
+            if response.status == 416:
+                self._settle(answers.whole_size(416, response.headers, self._ask.what))
+                response.release()
+                return
+            body = answers.read_body_headers(
+                response.status, response.headers, self._position, self._ask.what
+            )
+            self._settle((await head_blob(self._http, self._ask))[0] if body.size is None else body.size)
+        except BaseException:
+            response.close()
+            raise
+        self._media_type = answers.content_type(response.headers)
+        self._etag = answers.strong_etag(response.headers)
+        self._attach(response, body)
+
+    def _settle(self, size: int) -> None:
+        stop = size if self._length is None else self._start + self._length
+        if not self._start <= stop <= size:
+            raise InvalidInputError(
+                f"range {self._start}-{stop} is outside of {self._ask.what} of {size} bytes"
+            )
+        self._size, self._stop = size, stop
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while self._position < self._stop:
+            try:
+                chunk = await self._next()
+            except UnreachableError as error:
+                await self._resume(error)
+                continue
+            if not chunk:
+                await self._resume(ProtocolError(f"{self._ask.what} ended early, at byte {self._position}"))
+                continue
+            yield chunk
+
+    def close(self) -> None:
+        """Give the connection back, or drop it when there is more to come."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    async def _next(self) -> bytes:
+        """The next bytes from the open body, without those before and after what is wanted; b"" at its end."""
+        assert self._reader is not None
+        while data := await self._reader.next():
+            if self._skip:
+                dropped = min(self._skip, len(data))
+                self._skip -= dropped
+                data = data[dropped:]
+            if len(data) > self._stop - self._position:
+                data = data[: self._stop - self._position]
+            if data:
+                self._position += len(data)
+                return data
+        return b""
+
+    async def _resume(self, cause: SourceError) -> None:
+        settings, environment = self._http.environment.settings, self._http.environment
+        self.close()
+        if self._position - self._mark >= settings.resume_progress:
+            self._mark, self._failures = self._position, 0
+        self._failures += 1
+        if self._failures > settings.resumes:
+            raise cause
+        # The first try after progress comes at once: a cut is most often a connection's end, not a server's.
+        if self._failures > 1:
+            backoff = min(settings.retry.cap, settings.retry.base * 2.0 ** (self._failures - 2))
+            await environment.clock.sleep(backoff * (0.5 + environment.jitter() / 2))
+        response = await self._request()
+        try:
+            body = self._check_same(response)
+        except BaseException:
+            response.close()
+            raise
+        self._attach(response, body)
+
+    def _check_same(self, response: aiohttp.ClientResponse) -> answers.Body:
+        what, headers = self._ask.what, response.headers
+        if response.status == 416:
+            size = answers.whole_size(416, headers, what)
+            raise ProtocolError(
+                f"{what} has {size} bytes on resuming at {self._position}, and had {self._size}"
+            )
+        body = answers.read_body_headers(response.status, headers, self._position, what)
+        if body.size is not None and body.size != self._size:
+            raise ProtocolError(f"{what} has {body.size} bytes on resuming, and had {self._size} before")
+        etag = answers.strong_etag(headers)
+        if etag and self._etag and etag != self._etag:
+            raise ProtocolError(f"{what} changed while it was read: its ETag is another one")
+        return body
+
+    def _attach(self, response: aiohttp.ClientResponse, body: answers.Body) -> None:
+        self._skip = self._position - body.start
+        self._reader = self._http.reader(response, self._ask.what)
+
+    async def _request(self) -> aiohttp.ClientResponse:
+        last = "" if self._length is None else str(self._start + self._length - 1)
+        headers = dict(self._ask.headers)
+        if self._position or last:
+            headers["Range"] = f"bytes={self._position}-{last}"
+        return await self._http.open(replace(self._ask, headers=headers, expected=_OPENED))
+
+
+async def head_blob(http: RegistryHttp, ask: Ask) -> tuple[int, str]:
+    """A blob's size and media type by HEAD, or where that is not served or names no size, by asking for a byte."""
+    head = await http.open(replace(ask, method="HEAD", expected=frozenset({200, 405, 501})))
+    head.release()
+    size = answers.content_length(head.headers) if head.status == 200 else None
+    if size is not None:
+        return size, answers.content_type(head.headers)
+    first = await http.open(replace(ask, headers={**ask.headers, "Range": "bytes=0-0"}, expected=_OPENED))
+    http.reader(first, ask.what).close()
+    size = answers.whole_size(first.status, first.headers, ask.what)
+    return size, answers.content_type(first.headers)

@@ -1,0 +1,34 @@
+"""Where a redirect may lead, decided purely (RFC 9110 section 15.4).
+
+Rules: https never leads to http, unless the operator configured the registry itself with http; only http(s), no
+credentials in the URL; Authorization stays on the registry's own origin, and once lost is not regained; the
+Location's own percent-encoding is kept, since signatures cover it.
+"""
+
+from __future__ import annotations
+
+from yarl import URL
+
+from p2pdist.errors import DeniedError, ProtocolError
+
+FOLLOWED = frozenset({301, 302, 303, 307, 308})
+_MAX_LOCATION = 8192
+
+
+def redirect_target(current: URL, location: str, *, plain_http: bool, what: str) -> URL:
+    """The absolute URL of a Location header. Raises ProtocolError for none that can be used, DeniedError for a downgrade."""
+    if not location or len(location) > _MAX_LOCATION:
+        raise ProtocolError(f"{what} was redirected without a usable Location")
+    try:
+        clean = location.isascii() and location.isprintable() and " " not in location
+        target = current.join(URL(location, encoded=clean))
+        valid = target.scheme in {"http", "https"} and bool(target.host) and target.user is None
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ProtocolError(f"{what} was redirected to something that is no http(s) URL")
+    if target.scheme == "http" and not plain_http:
+        raise DeniedError(
+            f"{what} was redirected to {target.authority} without TLS, which is refused for a registry with https"
+        )
+    return target.with_fragment(None)
