@@ -15,14 +15,25 @@ from p2pdist.transfer.content import Delivery
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.delivery import FetchDelivery, PassThroughDelivery, StoredDelivery
 from p2pdist.transfer.fetch import BlobFetch, Committed
+from p2pdist.transfer.fill import Fill
+from p2pdist.transfer.sequential_fill import SequentialFill
 from p2pdist.transfer.single_flight import SingleFlight
+from p2pdist.transfer.swarm_fill import SwarmFill
+from p2pdist.transfer.swarm_hub import SwarmHub
 
 
 class BlobService:
     """See the module's rules. ``tasks`` owns the fetches; cancelling it leaves resumable partials."""
 
-    def __init__(self, context: TransferContext, tasks: asyncio.TaskGroup, on_commit: Committed) -> None:
+    def __init__(
+        self,
+        context: TransferContext,
+        tasks: asyncio.TaskGroup,
+        on_commit: Committed,
+        hub: SwarmHub | None = None,
+    ) -> None:
         self._context = context
+        self._hub = hub
         self._tasks = tasks
         self._on_commit = on_commit
         self._fetches: dict[Digest, BlobFetch] = {}
@@ -31,6 +42,10 @@ class BlobService:
     def fetches(self) -> list[BlobFetch]:
         """What is in progress now."""
         return list(self._fetches.values())
+
+    def fetching(self, digest: Digest) -> BlobFetch | None:
+        """The fetch of this blob that is in progress."""
+        return self._fetches.get(digest)
 
     async def stat(self, repository: Repository, digest: Digest) -> BlobStat:
         """A blob's size, without downloading it. Raises as Mirror.blob_stat."""
@@ -75,10 +90,16 @@ class BlobService:
         size = await store.known_size(digest)
         if size is None:
             size = (await self._ask_size(repository, digest)).size
-        fetch = BlobFetch(self._context, repository, await store.ingest(digest, size), self._on_commit)
+        ingest = await store.ingest(digest, size)
+        fetch = BlobFetch(self._context, repository, ingest, self._fill(repository), self._on_commit)
         self._fetches[digest] = fetch
         self._tasks.create_task(self._run(fetch))
         return fetch
+
+    def _fill(self, repository: Repository) -> Fill:
+        if self._hub is not None and self._context.policy.shares(repository.registry):
+            return SwarmFill(self._context, self._hub)
+        return SequentialFill(self._context)
 
     async def _run(self, fetch: BlobFetch) -> None:
         try:

@@ -1,8 +1,7 @@
 """One blob on its way into this host's store, from peers and upstream, for any number of clients.
 
 Rules:
-- Bytes are written at the contiguous front, from one source at a time; a source that fails is left in mid-blob and the
-  next one goes on at the same byte.
+- How the bytes are got is the fill's affair (fill.py): one source after the other, or a swarm.
 - ``deliverable`` never passes a byte that a peer sent, nor the last ``hold_back`` bytes, before the digest holds. So a
   lying peer costs time, and no client ever sees its bytes; what streams through is what a direct pull would have got.
 - When the digest does not hold, everything is fetched again from upstream alone, and who sent other bytes is banned.
@@ -25,11 +24,13 @@ from p2pdist.errors import (
 )
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
+from p2pdist.retention.ranges import RangeSet
 from p2pdist.store.port import BlobReader, Ingest
 from p2pdist.transfer.content import Source
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.evidence import Evidence, SliceHash, collect_evidence, differing_peers
-from p2pdist.transfer.source_plan import SourcePlan
+from p2pdist.transfer.fill import Fill
+from p2pdist.transfer.sequential_fill import SequentialFill
 from p2pdist.wire.records import PeerId, Provider
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,12 @@ class BlobFetch:
     """See the module's rules. ``run`` is started once, by the owner of the tasks; all else is for its clients."""
 
     def __init__(
-        self, context: TransferContext, repository: Repository, ingest: Ingest, on_commit: Committed
+        self,
+        context: TransferContext,
+        repository: Repository,
+        ingest: Ingest,
+        fill: Fill,
+        on_commit: Committed,
     ) -> None:
         self.repository = repository
         self.digest = ingest.digest
@@ -57,7 +63,10 @@ class BlobFetch:
         self._ingest = ingest
         self._on_commit = on_commit
         self._evidence = Evidence(ingest.front)
-        self._trusted = 0
+        self._fill = fill
+        self._held = RangeSet.of(ingest.held())
+        self._trusted = RangeSet()
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._done = False
         self._error: Exception | None = None
         self._changed = asyncio.Event()
@@ -65,9 +74,14 @@ class BlobFetch:
     # -- for clients --
 
     @property
-    def front(self) -> int:
-        """Bytes held from the start, proven or not: for progress displays."""
-        return self.size if self._done and self._error is None else self._ingest.front
+    def received(self) -> int:
+        """How many bytes are here, proven or not: for progress displays."""
+        return self.size if self._done and self._error is None else self._held.total
+
+    @property
+    def held(self) -> RangeSet:
+        """Which bytes are here, proven or not."""
+        return self._held
 
     @property
     def finished(self) -> bool:
@@ -76,11 +90,11 @@ class BlobFetch:
     @property
     def deliverable(self) -> int:
         """How far clients may read before the commit."""
-        return min(self._trusted, max(0, self.size - self._context.policy.hold_back))
+        return min(self._trusted.front, max(0, self.size - self._context.policy.hold_back))
 
     async def wait_started(self) -> None:
         """Return once a source delivers (or the blob is whole); raises why none does."""
-        while not self._done and self._ingest.front == 0:
+        while not self._done and not self._held.bounds and self.size:
             await self._changed.wait()
         self._raise_error()
 
@@ -99,6 +113,21 @@ class BlobFetch:
             await self._changed.wait()
         self._raise_error()
 
+    async def wait_held(self, offset: int) -> int:
+        """Where the held range that contains ``offset`` stops, once the byte there is held; raises why it will not be."""
+        while not self._done:
+            stop = self._held.held_from(offset)
+            if stop > offset:
+                return stop
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((offset, waiter))
+            try:
+                await waiter
+            finally:
+                self._waiters.remove((offset, waiter))
+        self._raise_error()
+        return self.size
+
     async def read(self, offset: int, length: int) -> bytes:
         """Bytes below ``deliverable``; b"" when they were thrown away in the meantime."""
         return await self._ingest.read(offset, length)
@@ -113,6 +142,14 @@ class BlobFetch:
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
+
+    def _finish(self, error: Exception | None = None) -> None:
+        self._error = error
+        self._done = True
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._notify()
 
     def _notify(self) -> None:
         self._changed.set()
@@ -144,21 +181,17 @@ class BlobFetch:
             await self._ingest.close()
             self._fail(SourceError(f"internal error while fetching {self.digest}: {error!r}"))
         else:
-            self._done = True
-            self._notify()
+            self._finish()
             moved = {source.value: count for source, count in self.by_source.items() if count}
             seconds = clock.now() - started
             self._context.hooks.fetched(self.repository, self.digest, "blob", seconds, moved)
 
     def _fail(self, error: Exception) -> None:
-        self._error = error
-        self._done = True
-        self._notify()
+        self._finish(error)
         self._context.hooks.failed(self.repository, self.digest, "blob", error)
 
     async def _fetch_and_commit(self) -> None:
-        plan = SourcePlan(self._context, self.repository, self.digest)
-        await self._fill(plan)
+        await self._fill.run(self)
         try:
             await self._commit()
         except DigestMismatchError as error:
@@ -173,56 +206,22 @@ class BlobFetch:
             self.reader = None
         self._on_commit(self.digest, shared=shared)
 
-    async def _fill(self, plan: SourcePlan) -> None:
-        while self._ingest.front < self.size:
-            source = await plan.next()
-            before = self._ingest.front
-            try:
-                if isinstance(source, Provider):
-                    await self._stream_from_peer(source, plan)
-                else:
-                    await self._stream_from_upstream()
-            except StoreFullError:
-                raise
-            except P2PDistError as error:
-                plan.failed(source, error, progressed=self._ingest.front > before)
-            else:
-                plan.succeeded(source)
-
-    async def _stream_from_peer(self, provider: Provider, plan: SourcePlan) -> None:
-        context, clock = self._context, self._context.clock
-        started, offset = clock.now(), self._ingest.front
-        async with context.peers.blob(provider, self.digest, offset) as stream:
-            plan.check_size(provider, stream.size, self.size)
-            pace = plan.pace(provider)
-            async for chunk in stream.chunks():
-                await context.download.take(len(chunk))
-                await self._accept(chunk, Source.PEER, provider)
-                pace.received(len(chunk))
-        now = clock.now()
-        context.health.received(provider.peer, self.size - offset, now - started, now)
-
-    async def _stream_from_upstream(self) -> None:
-        context = self._context
-        async with context.upstream.blob(self.repository, self.digest, self._ingest.front) as stream:
-            if stream.size != self.size:
-                raise DigestMismatchError(
-                    f"upstream says that {self.digest} has {stream.size} bytes where its manifest says {self.size}"
-                )
-            async for chunk in stream.chunks():
-                await context.upstream_limit.take(len(chunk))
-                await context.download.take(len(chunk))
-                await self._accept(chunk, Source.UPSTREAM, None)
-
-    async def _accept(self, chunk: bytes, source: Source, provider: Provider | None) -> None:
-        offset = self._ingest.front
+    async def receive(self, offset: int, chunk: bytes, source: Source, provider: Provider | None) -> None:
+        """As Target.receive."""
         await self._ingest.write(offset, chunk)
         stop = offset + len(chunk)
+        self._held = self._held.add(offset, stop)
         self._context.ledger.fetched(self.digest, offset, stop, source)
         self._evidence.add(offset, stop, provider)
         self.by_source[source] += len(chunk)
-        if source is Source.UPSTREAM and self._trusted == offset:
-            self._trusted = stop
+        if source is Source.UPSTREAM:
+            self._trusted = self._trusted.add(offset, stop)
+        self._wake(offset, stop)
+
+    def _wake(self, start: int, stop: int) -> None:
+        for offset, waiter in self._waiters:
+            if start <= offset < stop and not waiter.done():
+                waiter.set_result(None)
         self._notify()
 
     # -- when the digest does not hold --
@@ -247,19 +246,19 @@ class BlobFetch:
         """Fetch all of it again without the suspects; in an outage from each suspect alone, which proves who lies."""
         try:
             without = frozenset(suspects)
-            await self._try_again(SourcePlan(self._context, self.repository, self.digest, without=without))
+            await self._try_again(SequentialFill(self._context, without=without))
         except (SourceError, NotFoundError) as error:
             for provider in suspects.values():
                 if await self._try_alone(provider):
                     return
             raise error
 
-    async def _try_again(self, plan: SourcePlan) -> None:
+    async def _try_again(self, fill: Fill) -> None:
         await self._ingest.reset()
         self._context.ledger.forget(self.digest)
         self._evidence = Evidence(0)
-        self._trusted = 0
-        await self._fill(plan)
+        self._trusted = self._held = RangeSet()
+        await fill.run(self)
         try:
             await self._commit()
         except DigestMismatchError:
@@ -269,7 +268,7 @@ class BlobFetch:
 
     async def _try_alone(self, provider: Provider) -> bool:
         try:
-            await self._try_again(SourcePlan(self._context, self.repository, self.digest, only=provider))
+            await self._try_again(SequentialFill(self._context, only=provider))
         except DigestMismatchError:
             self._ban(provider.peer)
         except (SourceError, NotFoundError):

@@ -113,7 +113,7 @@ class ImagePuller:
                     await fetch.wait_done()
                     del running[digest]
                 moved = {source.value: count for source, count in fetch.by_source.items() if count}
-                yield BlobProgress(digest, fetch.size, fetch.front, fetch.finished, moved)
+                yield BlobProgress(digest, fetch.size, fetch.received, fetch.finished, moved)
             if running:
                 await self._pause(running)
 

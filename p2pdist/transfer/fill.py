@@ -1,0 +1,36 @@
+"""How a fetch gets its bytes: the contract between BlobFetch and its two ways (one source at a time, or a swarm)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from p2pdist.oci.digest import Digest
+from p2pdist.oci.reference import Repository
+from p2pdist.retention.ranges import RangeSet
+from p2pdist.transfer.content import Source
+from p2pdist.wire.records import Provider
+
+
+class Target(Protocol):
+    """What is being filled."""
+
+    @property
+    def repository(self) -> Repository: ...
+
+    @property
+    def digest(self) -> Digest: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def held(self) -> RangeSet: ...
+
+    async def receive(self, offset: int, chunk: bytes, source: Source, provider: Provider | None) -> None:
+        """Take bytes in, wherever they belong; ``provider`` is who sent them (None: upstream)."""
+
+
+class Fill(Protocol):
+    """Fills a target: returns when everything is held, raises the most telling P2PDistError when no source is left."""
+
+    async def run(self, target: Target) -> None: ...

@@ -1,0 +1,390 @@
+"""Fills a blob as a member of its swarm: the planner decides (swarm/planner.py), this carries it out.
+
+The way of one fill: announce (which tells who is there already), join those neighbours, wait briefly for their answers,
+then let the planner work until every piece is held.
+Always true here: the planner is called from one place, with the clock's time; each command's task belongs to the fill's
+task group; when the fill ends, for whatever reason, no task and no session is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+
+from p2pdist.errors import (
+    BusyError,
+    DeniedError,
+    NotFoundError,
+    P2PDistError,
+    ProtocolError,
+    StoreFullError,
+    UnreachableError,
+)
+from p2pdist.swarm import events as ev
+from p2pdist.swarm.geometry import Geometry
+from p2pdist.swarm.planner import Planner
+from p2pdist.transfer.content import Source
+from p2pdist.transfer.context import TransferContext
+from p2pdist.transfer.fill import Target
+from p2pdist.transfer.sequential_fill import check_upstream_size
+from p2pdist.transfer.source_plan import note_failure
+from p2pdist.transfer.swarm_hub import SwarmHub
+from p2pdist.wire.records import PeerId, Provider
+from p2pdist.wire.swarm_messages import (
+    MAX_MEMBERS,
+    Join,
+    Leave,
+    PieceHasher,
+    SwarmMessage,
+    Update,
+    encode,
+)
+
+logger = logging.getLogger(__name__)
+
+JOIN_WAIT = 0.15
+TICK = 0.25
+LOOK_AGAIN = (0.5, 1.0, 2.0, 4.0)
+LOOK_EVERY = 8.0
+FLUSH_DELAY = 0.02
+
+
+class SwarmFill:
+    """One use per blob; ``run`` it."""
+
+    def __init__(self, context: TransferContext, hub: SwarmHub) -> None:
+        self._context = context
+        self._hub = hub
+
+    async def run(self, target: Target) -> None:
+        """As Fill.run."""
+        await _Session(self._context, self._hub, target).run()
+
+
+class _Session:
+    def __init__(self, context: TransferContext, hub: SwarmHub, target: Target) -> None:
+        self._context = context
+        self._hub = hub
+        self._target = target
+        self._geometry = Geometry.of(target.size)
+        held = [p for p in range(self._geometry.count) if self._is_held(p)]
+        now = context.clock.now()
+        self._planner = Planner(self._geometry, hub.own.peer, held, now)
+        self._neighbours: dict[PeerId, Provider] = {}
+        self._unanswered: set[PeerId] = set()
+        self._answered = asyncio.Event()
+        self._early: list[ev.Event] | None = []
+        self._requests: dict[tuple[int, PeerId | None], asyncio.Task[None]] = {}
+        self._digests: dict[int, bytes] = {}
+        self._done = asyncio.Event()
+        self._error: P2PDistError | None = None
+        self._last_error: P2PDistError | None = None
+        self._upstream_error: P2PDistError | None = None
+        self._outbox: list[ev.Tell] = []
+        self._flush_handle: asyncio.TimerHandle | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+
+    def _is_held(self, piece: int) -> bool:
+        start, stop = self._geometry.span(piece)
+        return self._target.held.held_from(start) >= stop
+
+    # -- the life of a session --
+
+    async def run(self) -> None:
+        if self._planner.complete:
+            return
+        digest = self._target.digest
+        self._hub.open(digest, self)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                helpers = [tasks.create_task(self._meet()), tasks.create_task(self._tick())]
+                await self._done.wait()
+                for task in (*helpers, *self._requests.values()):
+                    task.cancel()
+        finally:
+            self._close()
+        if self._error is not None:
+            raise self._error
+
+    def _close(self) -> None:
+        self._flush()
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+        self._hub.close(self._target.digest)
+        if not self._planner.complete:
+            self._broadcast(encode(Leave(self._target.digest)))
+
+    async def _meet(self) -> None:
+        """Announce, join who is there, start; then look again now and then, for who came at the same moment."""
+        digest, discovery, clock = self._target.digest, self._context.discovery, self._context.clock
+        announcement = await discovery.announce(digest, complete=False)
+        self._join(announcement.providers)
+        if self._unanswered:
+            try:
+                async with asyncio.timeout(JOIN_WAIT):
+                    await self._answered.wait()
+            except TimeoutError:
+                pass
+        self._begin()
+        waits = list(LOOK_AGAIN)
+        while True:
+            await clock.sleep(waits.pop(0) if waits else LOOK_EVERY)
+            if len(self._neighbours) < MAX_MEMBERS:
+                self._join(await discovery.find(digest))
+
+    def _begin(self) -> None:
+        early, self._early = self._early or [], None
+        for event in early:
+            self._handle(event)
+        self._handle(ev.Ticked())
+
+    async def _tick(self) -> None:
+        while True:
+            await self._context.clock.sleep(TICK)
+            self._handle(ev.Ticked())
+
+    # -- neighbours --
+
+    def _join(self, providers: Iterable[Provider]) -> None:
+        health, now = self._context.health, self._context.clock.now()
+        salt = self._target.digest.hex.encode()
+        fresh = [p for p in providers if p.peer not in self._neighbours and p.peer != self._hub.own.peer]
+        for provider in health.order(fresh, now, self._context.policy.zone, salt=salt):
+            if len(self._neighbours) >= MAX_MEMBERS:
+                return
+            self._neighbours[provider.peer] = provider
+            self._unanswered.add(provider.peer)
+            self._hub.send(provider, self._own_join(answer=True))
+
+    def _own_join(self, *, answer: bool) -> bytes:
+        return encode(
+            Join(
+                self._target.digest,
+                self._target.size,
+                self._hub.own,
+                frozenset(self._planner.held),
+                self._planner.claims,
+                tuple(self._neighbours.values()),
+                answer,
+            )
+        )
+
+    def message(self, sender: PeerId, message: SwarmMessage) -> None:
+        """As Session.message."""
+        if isinstance(message, Join):
+            self._joined(message)
+        elif isinstance(message, Update):
+            if message.claim:
+                self._handle(ev.MemberClaims(sender, message.claim))
+            if message.have:
+                self._handle(ev.MemberHas(sender, tuple(piece for piece, _ in message.have)))
+            if message.release:
+                self._handle(ev.MemberReleases(sender, message.release))
+        else:
+            self._gone(sender)
+
+    def _joined(self, join: Join) -> None:
+        peer = join.sender.peer
+        if join.size != self._target.size or not self._usable(peer):
+            self._gone(peer)
+            return
+        if peer not in self._neighbours and len(self._neighbours) >= MAX_MEMBERS:
+            return
+        self._neighbours[peer] = join.sender
+        near = join.sender.zone == self._context.policy.zone
+        complete = len(join.have) == self._geometry.count
+        self._handle(ev.MemberJoined(peer, join.have, join.claims, complete, near))
+        if join.answer:
+            self._hub.send(join.sender, self._own_join(answer=False))
+        self._answer_came(peer)
+        self._join(join.members)
+
+    def _usable(self, peer: PeerId) -> bool:
+        return self._context.health.usable(peer, self._context.clock.now())
+
+    def _answer_came(self, peer: PeerId) -> None:
+        self._unanswered.discard(peer)
+        if not self._unanswered:
+            self._answered.set()
+
+    def _gone(self, peer: PeerId) -> None:
+        self._neighbours.pop(peer, None)
+        self._answer_came(peer)
+        self._handle(ev.MemberLeft(peer))
+
+    def lost(self, peer: PeerId) -> None:
+        """As Session.lost."""
+        if peer in self._neighbours:
+            self._gone(peer)
+
+    # -- the planner, and what it asks for --
+
+    def _handle(self, event: ev.Event) -> None:
+        if self._early is not None:
+            self._early.append(event)
+            return
+        if self._done.is_set():
+            return
+        for command in self._planner.handle(event, self._context.clock.now()):
+            self._obey(command)
+        if self._planner.complete:
+            self._done.set()
+
+    def _obey(self, command: ev.Command) -> None:
+        if isinstance(command, ev.AskPeer):
+            provider = self._neighbours.get(command.peer)
+            assert provider is not None
+            self._start((command.piece, command.peer), self._from_peer(provider, command.piece))
+        elif isinstance(command, ev.AskUpstream):
+            self._start((command.pieces[0], None), self._from_upstream(command.pieces))
+        elif isinstance(command, ev.Drop):
+            task = self._requests.pop((command.piece, command.source), None)
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+        elif isinstance(command, ev.Tell):
+            self._tell(command)
+        else:
+            none = NotFoundError(f"no source has {self._target.digest}")
+            self._fail(self._upstream_error or self._last_error or none)
+
+    def _start(self, key: tuple[int, PeerId | None], work: Coroutine[None, None, None]) -> None:
+        assert self._tasks is not None
+        task = self._tasks.create_task(work)
+        self._requests[key] = task
+        task.add_done_callback(lambda done: self._forget(key, done))
+
+    def _forget(self, key: tuple[int, PeerId | None], task: asyncio.Task[None]) -> None:
+        if self._requests.get(key) is task:
+            del self._requests[key]
+
+    def _fail(self, error: P2PDistError) -> None:
+        self._error = self._error or error
+        self._done.set()
+
+    # -- bytes --
+
+    async def _from_peer(self, provider: Provider, piece: int) -> None:
+        context, peer = self._context, provider.peer
+        start, stop = self._geometry.span(piece)
+        offset, hasher, begun = start, PieceHasher(), context.clock.now()
+        try:
+            async with context.peers.blob(provider, self._target.digest, start, stop - start) as stream:
+                if stream.size != self._target.size:
+                    raise ProtocolError(f"peer {peer.short} offers another size for {self._target.digest}")
+                async for chunk in stream.chunks():
+                    await context.download.take(len(chunk))
+                    await self._target.receive(offset, chunk, Source.PEER, provider)
+                    hasher.update(chunk)
+                    offset += len(chunk)
+                    self._handle(ev.Progressed(piece, peer))
+        except StoreFullError as error:
+            self._fail(error)
+        except P2PDistError as error:
+            self._peer_failed(provider, piece, error, progressed=offset > start)
+        else:
+            now = context.clock.now()
+            context.health.received(peer, stop - start, now - begun, now)
+            self._got(piece, hasher.digest())
+
+    def _peer_failed(self, provider: Provider, piece: int, error: P2PDistError, *, progressed: bool) -> None:
+        self._last_error = error
+        note_failure(self._context, provider.peer, error, progressed=progressed)
+        failure, retry_after = ev.Failure.UNREACHABLE, 0.25
+        if isinstance(error, BusyError):
+            failure, retry_after = ev.Failure.BUSY, min(2.0, error.retry_after or 0.25)
+        elif isinstance(error, NotFoundError):
+            failure = ev.Failure.MISSING
+        self._handle(ev.RequestFailed(piece, provider.peer, failure, retry_after))
+        if isinstance(error, UnreachableError | DeniedError) and not progressed:
+            self._gone(provider.peer)
+
+    async def _from_upstream(self, pieces: tuple[int, ...]) -> None:
+        context = self._context
+        start, stop = self._geometry.span(pieces[0])[0], self._geometry.span(pieces[-1])[1]
+        run = _Run(self._geometry, pieces)
+        try:
+            async with context.upstream.blob(
+                self._target.repository, self._target.digest, start, stop - start
+            ) as stream:
+                check_upstream_size(self._target, stream.size)
+                async for chunk in stream.chunks():
+                    await context.upstream_limit.take(len(chunk))
+                    await context.download.take(len(chunk))
+                    await self._take_run(run, chunk)
+        except StoreFullError as error:
+            self._fail(error)
+        except P2PDistError as error:
+            self._upstream_error = error
+            final = isinstance(error, NotFoundError | DeniedError)
+            self._handle(ev.UpstreamFailed(tuple(run.left), final))
+
+    async def _take_run(self, run: _Run, chunk: bytes) -> None:
+        """Write a chunk piece by piece, so that each piece is told of as soon as it is whole."""
+        view = memoryview(chunk)
+        while view:
+            piece, room = run.left[0], run.room()
+            part = bytes(view[:room]) if len(view) > room else bytes(view)
+            await self._target.receive(run.offset, part, Source.UPSTREAM, None)
+            digest = run.took(part)
+            self._handle(ev.Progressed(piece, None))
+            if digest is not None:
+                self._got(piece, digest)
+            view = view[room:]
+
+    def _got(self, piece: int, digest: bytes) -> None:
+        self._digests[piece] = digest
+        self._handle(ev.PieceHeld(piece))
+
+    # -- telling the neighbours --
+
+    def _tell(self, command: ev.Tell) -> None:
+        self._outbox.append(command)
+        if command.claim or command.release:
+            self._flush()
+        elif self._flush_handle is None:
+            delay = FLUSH_DELAY * max(1.0, len(self._neighbours) / 8)
+            self._flush_handle = asyncio.get_running_loop().call_later(delay, self._flush)
+
+    def _flush(self) -> None:
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        told, self._outbox = self._outbox, []
+        if not told:
+            return
+        have = tuple((p, self._digests.get(p, bytes(16))) for tell in told for p in tell.have)
+        claim = tuple(p for tell in told for p in tell.claim)
+        release = tuple(p for tell in told for p in tell.release)
+        self._broadcast(encode(Update(self._target.digest, have, claim, release)))
+
+    def _broadcast(self, frame: bytes) -> None:
+        for peer, provider in self._neighbours.items():
+            if not self._planner.is_complete(peer):
+                self._hub.send(provider, frame)
+
+
+class _Run:
+    """Where a run of pieces from upstream stands."""
+
+    def __init__(self, geometry: Geometry, pieces: tuple[int, ...]) -> None:
+        self.left = list(pieces)
+        self.offset = geometry.span(pieces[0])[0]
+        self._geometry = geometry
+        self._hasher = PieceHasher()
+
+    def room(self) -> int:
+        """Bytes to the end of the current piece."""
+        return self._geometry.span(self.left[0])[1] - self.offset
+
+    def took(self, part: bytes) -> bytes | None:
+        """Book bytes of the current piece; its digest when it is whole."""
+        self._hasher.update(part)
+        self.offset += len(part)
+        if self.offset < self._geometry.span(self.left[0])[1]:
+            return None
+        digest = self._hasher.digest()
+        self._hasher = PieceHasher()
+        self.left.pop(0)
+        return digest

@@ -1,0 +1,87 @@
+"""Where the swarm's messages meet the blobs they are about.
+
+Always true here: one session per blob that is being fetched; a message about any other blob is answered with what the
+store knows. Bounded: sessions by the fetches in progress, neighbours by MAX_MEMBERS a session.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from p2pdist.errors import InvalidInputError
+from p2pdist.oci.digest import Digest
+from p2pdist.peers.swarm_port import SwarmLinks
+from p2pdist.store.port import Store
+from p2pdist.swarm.geometry import Geometry
+from p2pdist.wire.records import PeerId, Provider
+from p2pdist.wire.swarm_messages import Join, Leave, SwarmMessage, decode, encode
+
+logger = logging.getLogger(__name__)
+
+
+class Session(Protocol):
+    """One blob's swarm on this host."""
+
+    def message(self, sender: PeerId, message: SwarmMessage) -> None: ...
+
+    def lost(self, peer: PeerId) -> None: ...
+
+
+class SwarmHub:
+    """Implements peers.swarm_port.SwarmInbox. ``own`` is how others reach this agent."""
+
+    def __init__(self, store: Store, own: Provider) -> None:
+        self._store = store
+        self._links: SwarmLinks | None = None
+        self._own = own
+        self._sessions: dict[Digest, Session] = {}
+
+    @property
+    def own(self) -> Provider:
+        return self._own
+
+    def connect(self, links: SwarmLinks) -> None:
+        """Set the sending side; once, before the first session."""
+        self._links = links
+
+    def open(self, digest: Digest, session: Session) -> None:
+        """From now on, messages about the blob go to the session."""
+        self._sessions[digest] = session
+
+    def close(self, digest: Digest) -> None:
+        self._sessions.pop(digest, None)
+
+    def send(self, provider: Provider, frame: bytes) -> None:
+        """See SwarmLinks.send."""
+        if self._links is not None:
+            self._links.send(provider, frame)
+
+    async def received(self, sender: PeerId, frame: bytes) -> None:
+        """As SwarmInbox.received."""
+        try:
+            message = decode(frame)
+        except InvalidInputError as error:
+            logger.warning("peer %s sent a bad swarm message: %s", sender.short, error)
+            return
+        if isinstance(message, Join) and message.sender.peer != sender:
+            logger.warning("peer %s posed as %s", sender.short, message.sender.peer.short)
+            return
+        session = self._sessions.get(message.digest)
+        if session is not None:
+            session.message(sender, message)
+        elif isinstance(message, Join) and message.answer:
+            await self._answer(message)
+
+    async def _answer(self, join: Join) -> None:
+        info = await self._store.stat(join.digest)
+        if info is None or not info.shared or info.size != join.size:
+            self.send(join.sender, encode(Leave(join.digest)))
+            return
+        have = frozenset(range(Geometry.of(info.size).count))
+        self.send(join.sender, encode(Join(join.digest, info.size, self._own, have)))
+
+    def lost(self, peer: PeerId) -> None:
+        """As SwarmInbox.lost."""
+        for session in list(self._sessions.values()):
+            session.lost(peer)

@@ -1,0 +1,178 @@
+"""What the members of a swarm tell each other: one frame per message, msgpack arrays by position, bounded.
+
+    Join     "I take part in this blob's swarm": what I hold and claim, whom I know, and whether an answer is wanted
+    Update   pieces newly held (each with its piece digest), claimed, released
+    Leave    "I take no part (any more)"
+
+A piece digest is the first 16 bytes of SHA-256. Piece sets travel as bit fields. Whatever is malformed is an
+InvalidInputError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from p2pdist.errors import InvalidInputError
+from p2pdist.oci.digest import Digest
+from p2pdist.wire.codec import (
+    as_bool,
+    as_bytes,
+    as_int,
+    as_tuple,
+    decode_provider,
+    encode_provider,
+    pack,
+    unpack_bounded,
+)
+from p2pdist.wire.records import Provider
+
+MAX_FRAME = 64 * 1024
+MAX_PIECES = 1 << 17
+MAX_LISTED = 4096
+MAX_MEMBERS = 32
+PIECE_DIGEST = 16
+_MAX_SIZE = 1 << 50
+_JOIN, _UPDATE, _LEAVE = 1, 2, 3
+_DIGEST = 142
+
+
+class PieceHasher:
+    """Makes a piece digest from parts as they come."""
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        self._hasher.update(data)
+
+    def digest(self) -> bytes:
+        return self._hasher.digest()[:PIECE_DIGEST]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """``size`` is the blob's; ``have`` are indexes of pieces; ``sender`` tells how to reach who joins."""
+
+    digest: Digest
+    size: int
+    sender: Provider
+    have: frozenset[int]
+    claims: tuple[int, ...] = ()
+    members: tuple[Provider, ...] = ()
+    answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """``have`` are (piece, piece digest)."""
+
+    digest: Digest
+    have: tuple[tuple[int, bytes], ...] = ()
+    claim: tuple[int, ...] = ()
+    release: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The sender takes no part in this blob's swarm."""
+
+    digest: Digest
+
+
+SwarmMessage = Join | Update | Leave
+
+
+def to_bits(pieces: Iterable[int]) -> bytes:
+    """A bit field, lowest piece in the highest bit of the first byte; trailing zero bytes left out."""
+    field = bytearray()
+    for piece in pieces:
+        byte = piece >> 3
+        if byte >= len(field):
+            field.extend(bytes(byte + 1 - len(field)))
+        field[byte] |= 0x80 >> (piece & 7)
+    return bytes(field)
+
+
+def from_bits(field: bytes) -> frozenset[int]:
+    """What ``to_bits`` made."""
+    return frozenset(
+        (index << 3) + bit
+        for index, byte in enumerate(field)
+        if byte
+        for bit in range(8)
+        if byte & (0x80 >> bit)
+    )
+
+
+def encode(message: SwarmMessage) -> bytes:
+    """One frame's payload, at most MAX_FRAME bytes; raises InvalidInputError beyond that."""
+    frame = pack(_fields(message))
+    if len(frame) > MAX_FRAME:
+        raise InvalidInputError(f"a swarm message of {len(frame)} bytes; at most {MAX_FRAME} are sent")
+    return frame
+
+
+def _fields(message: SwarmMessage) -> tuple[object, ...]:
+    name = str(message.digest)
+    if isinstance(message, Join):
+        return (
+            _JOIN,
+            name,
+            message.size,
+            encode_provider(message.sender),
+            to_bits(message.have),
+            list(message.claims),
+            [encode_provider(member) for member in message.members],
+            message.answer,
+        )
+    if isinstance(message, Update):
+        pieces = [piece for piece, _ in message.have]
+        digests = b"".join(digest for _, digest in message.have)
+        return (_UPDATE, name, pieces, digests, list(message.claim), list(message.release))
+    return (_LEAVE, name)
+
+
+def decode(frame: bytes) -> SwarmMessage:
+    """What ``encode`` made; raises InvalidInputError."""
+    fields = as_tuple(unpack_bounded(frame, max_bytes=MAX_FRAME, max_items=MAX_LISTED, max_depth=2), 2)
+    kind = as_int(fields[0], 1, 255)
+    if not isinstance(fields[1], str):
+        raise InvalidInputError("a swarm message names its blob's digest")
+    digest = Digest.parse(fields[1][:_DIGEST])
+    if kind == _JOIN:
+        return _decode_join(digest, fields)
+    if kind == _UPDATE:
+        return _decode_update(digest, fields)
+    if kind == _LEAVE:
+        return Leave(digest)
+    raise InvalidInputError(f"swarm message of unknown kind {kind}")
+
+
+def _decode_join(digest: Digest, fields: tuple[object, ...]) -> Join:
+    as_tuple(fields, 8)
+    members = as_tuple(fields[6], 0, MAX_MEMBERS)
+    return Join(
+        digest,
+        as_int(fields[2], 0, _MAX_SIZE),
+        decode_provider(as_bytes(fields[3], 512)),
+        from_bits(as_bytes(fields[4], MAX_PIECES // 8)),
+        _pieces(fields[5]),
+        tuple(decode_provider(as_bytes(member, 512)) for member in members),
+        as_bool(fields[7]),
+    )
+
+
+def _decode_update(digest: Digest, fields: tuple[object, ...]) -> Update:
+    as_tuple(fields, 6)
+    pieces = _pieces(fields[2])
+    digests = as_bytes(fields[3], MAX_LISTED * PIECE_DIGEST)
+    if len(digests) != len(pieces) * PIECE_DIGEST:
+        raise InvalidInputError("each piece that is held comes with its digest")
+    parts = (digests[i : i + PIECE_DIGEST] for i in range(0, len(digests), PIECE_DIGEST))
+    return Update(digest, tuple(zip(pieces, parts, strict=True)), _pieces(fields[4]), _pieces(fields[5]))
+
+
+def _pieces(value: object) -> tuple[int, ...]:
+    return tuple(as_int(piece, 0, MAX_PIECES - 1) for piece in as_tuple(value, 0, MAX_LISTED))
