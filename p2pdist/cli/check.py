@@ -13,7 +13,7 @@ from rich.text import Text
 
 from p2pdist.cli.admin_client import AdminClient
 from p2pdist.cli.checks.finding import Finding, Level, fail, ok, warn
-from p2pdist.cli.checks.local import check_clock, check_data_dir, check_open_files, check_ports
+from p2pdist.cli.checks.local import check_clock, check_data_dir, check_open_files, check_ports, check_tls
 from p2pdist.cli.checks.network import check_network
 from p2pdist.cli.errors import ExitCode
 from p2pdist.cli.options import config_file, config_option, json_option
@@ -64,6 +64,7 @@ def run_checks(file: Path | None, *, offline: bool) -> Iterator[Finding]:
     for warning in config.warnings:
         yield warn("configuration", warning, "see docs/configuration.md, or leave it if it is meant so")
     yield _check_key(config)
+    yield from check_tls(config)
     yield from check_data_dir(config)
     yield from check_ports(config, running_agent(config))
     yield check_clock()
@@ -94,10 +95,15 @@ def _check_key(config: Config) -> Finding:
 
 
 async def _check_network(config: Config) -> list[Finding]:
-    from p2pdist.config.upstream import open_upstream  # late: it brings the whole HTTP client
+    # Late: it brings the whole HTTP client, which nothing else here needs.
+    from p2pdist.config.upstream import upstream_settings
+    from p2pdist.upstream.registry_client import RegistryClient
 
-    async with open_upstream(config) as upstream:
-        return await check_network(config, upstream.ping)
+    try:
+        async with RegistryClient(upstream_settings(config)) as upstream:
+            return await check_network(config, upstream.ping)
+    except ConfigError as error:
+        return [fail("registries", str(error), "correct it; docs/configuration.md lists every key")]
 
 
 def _detail(finding: Finding) -> Text:

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import Iterator
@@ -58,6 +59,23 @@ def _tree_size(path: Path) -> int:
             except OSError:
                 continue
     return total
+
+
+def check_tls(config: Config) -> Iterator[Finding]:
+    """Whether the files for TLS between peers fit together; nothing when there are none."""
+    peer = config.peer
+    if peer.tls_cert_file is None or peer.tls_key_file is None or peer.tls_ca_file is None:
+        return
+    name = "peer TLS"
+    try:
+        context = ssl.create_default_context(cafile=str(peer.tls_ca_file))
+        # An empty password rather than a prompt, should the key be encrypted.
+        context.load_cert_chain(peer.tls_cert_file, peer.tls_key_file, password="")
+    except (OSError, ssl.SSLError) as error:
+        mend = "peer.tls_cert_file, tls_key_file and tls_ca_file: PEM, unencrypted, the key belonging to the certificate"
+        yield fail(name, f"the files cannot be used ({error})", mend)
+        return
+    yield ok(name, f"{peer.tls_cert_file}")
 
 
 def check_ports(config: Config, running: str | None) -> Iterator[Finding]:

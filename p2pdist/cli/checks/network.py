@@ -72,18 +72,24 @@ async def check_registry(registry: RegistryConfig, ping: Ping) -> Finding:
         if url.scheme not in urllib.request.getproxies():
             host, port = split_host_port(url.netloc)
             await asyncio.to_thread(resolve, _real_host(registry, host), port or 443)
-        return ok(name, await asyncio.wait_for(ping(registry.name), BOUND))
+        answer = await asyncio.wait_for(ping(registry.name), BOUND)
+        return ok(name, answer.removeprefix(f"{name} "))
     except DeniedError as error:
         return fail(name, str(error), f'correct username and password_file in [registries."{registry.name}"]')
     except (P2PDistError, OSError) as error:
-        detail = (
-            f"no answer within {BOUND:g} s" if isinstance(error, TimeoutError) else f"unreachable: {error}"
-        )
         return warn(
             name,
-            detail,
+            _why(error),
             f'check network and proxy; if it is not used here: [registries."{registry.name}"] enabled = false',
         )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {BOUND:g} s"
+    if isinstance(error, socket.gaierror):
+        return f"its name does not resolve ({error.strerror})"
+    return f"unreachable: {error}"
 
 
 def _real_host(registry: RegistryConfig, host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -23,7 +24,10 @@ from p2pdist.config.model import (
     RegistryConfig,
     StoreConfig,
 )
+from p2pdist.config.schema import DEFAULT_REGISTRIES
 from p2pdist.errors import DeniedError, UnreachableError
+from p2pdist.testing.registry import FakeRegistry
+from p2pdist.testing.tls import TestAuthority
 from tests.adapters.cli.admin_server import fake_admin
 
 
@@ -145,6 +149,45 @@ async def test_a_registry_that_answers_refuses_or_is_away(error: Exception | Non
     finding = await network.check_registry(RegistryConfig("r.example", url="http://127.0.0.1:1"), ping)
     assert finding.level is level
     assert bool(finding.mend) is (level is not Level.OK)
+
+
+def test_tls_files_that_fit_and_files_that_do_not(tmp_path: Path) -> None:
+    authority = TestAuthority()
+    one, other = authority.issue(tmp_path / "one"), authority.issue(tmp_path / "other")
+
+    def findings(key: Path) -> list[Level]:
+        peer = PeerConfig(tls_cert_file=one.certificate, tls_key_file=key, tls_ca_file=one.authority)
+        return [each.level for each in local.check_tls(replace(Config(), peer=peer))]
+
+    assert findings(one.key) == [Level.OK]
+    assert findings(other.key) == [Level.FAIL]
+    assert list(local.check_tls(Config())) == []
+
+
+@pytest.mark.usefixtures("quiet_environment")
+async def test_registries_are_really_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.toml"
+    usual = "".join(f'[registries."{name}"]\nenabled = false\n' for name in DEFAULT_REGISTRIES)
+    async with FakeRegistry() as registry:
+        file.write_text(f"""
+            {usual}
+            [agent]
+            data_dir = "{tmp_path}"
+            docker_config = ""
+            [mirror]
+            listen = "127.0.0.1:0"
+            [admin]
+            listen = "127.0.0.1:0"
+            [registries."r.example"]
+            url = "{registry.url}"
+            [registries."away.example"]
+            url = "http://127.0.0.1:1"
+        """)
+        assert await asyncio.to_thread(run, ["check", "--json", "--config", str(file)]) == 0
+        assert registry.counters.count("GET", "ping") == 1
+    findings = {each["name"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings["registry r.example"]["level"] == "ok"
+    assert findings["registry away.example"]["level"] == "warn"
 
 
 @pytest.fixture
