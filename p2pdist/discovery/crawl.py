@@ -1,0 +1,163 @@
+"""Runs a lookup over the network: asks whom ``Lookup`` names, hands it what comes back, gathers the records met.
+
+One object for one lookup; it makes no tasks, only callbacks and timers that end with it. It takes the place of
+kademlia's SpiderCrawl.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from p2pdist.discovery.lookup import Lookup
+from p2pdist.discovery.protocol import LATE, DhtProtocol
+from p2pdist.discovery.records import Record
+from p2pdist.discovery.routing import Neighbour
+from p2pdist.discovery.service import NOTHING, PROVIDERS, TAGS, Body, as_contact
+from p2pdist.errors import InvalidInputError
+from p2pdist.wire import codec
+from p2pdist.wire.codec import Method
+from p2pdist.wire.records import MAX_RECORD_BYTES, ContentKey, PeerId, Provider, TagRecord
+
+_MOST_CONTACTS = 32
+_MOST_RECORDS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a key's records belong, nearest first; who may belong there too but has not answered yet; the records met
+    on the way, one for each peer."""
+
+    nearest: list[Neighbour]
+    stragglers: list[Neighbour]
+    records: dict[PeerId, Record]
+
+
+class Crawl:
+    """``wanted`` says which records to ask for; with ``enough`` the crawl ends when so many nodes hold some."""
+
+    def __init__(
+        self,
+        protocol: DhtProtocol,
+        key: ContentKey,
+        *,
+        wanted: int = NOTHING,
+        width: int,
+        enough: int | None = None,
+    ) -> None:
+        self._protocol = protocol
+        self._key = key
+        self._wanted = wanted
+        target = int.from_bytes(key.raw, "big")
+        self._lookup: Lookup[Neighbour] = Lookup(
+            target, width=width, alpha=protocol.tuning.alpha, enough=enough
+        )
+        self._records: dict[PeerId, Record] = {}
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+
+    async def run(self, start: Iterable[Neighbour]) -> Found:
+        """Search from ``start`` on; ends at the deadline at the latest, with what there is."""
+        self._lookup.learn(start)
+        self._timers.add(self._loop.call_later(self._protocol.tuning.deadline, self._end))
+        self._go_on()
+        try:
+            await self._over
+        finally:
+            self._end()
+            for timer in self._timers:
+                timer.cancel()
+        return Found(self._lookup.nearest(), self._lookup.stragglers(), self._records)
+
+    def _go_on(self) -> None:
+        if self._over.done():
+            return
+        if self._lookup.over:
+            self._end()
+            return
+        for node in self._lookup.next():
+            self._ask(node)
+
+    def _end(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def _ask(self, node: Neighbour) -> None:
+        hedge = self._protocol.hedge(node)
+        timer = self._loop.call_later(hedge, self._slow, node, self._loop.time() + hedge)
+        self._timers.add(timer)
+
+        def done(answer: Body | None) -> None:
+            timer.cancel()
+            self._timers.discard(timer)
+            self._answered(node, answer)
+
+        self._protocol.call(node, Method.FIND, (self._key.raw, self._wanted), done)
+
+    def _slow(self, node: Neighbour, due: float) -> None:
+        """The hedge is over. When this process itself was held up, answers may be waiting to be read: look later."""
+        now = self._loop.time()
+        if now - due > LATE:
+            hedge = self._protocol.tuning.hedge_floor
+            self._timers.add(self._loop.call_later(hedge, self._slow, node, now + hedge))
+            return
+        self._lookup.slow(node)
+        self._go_on()
+
+    def _answered(self, node: Neighbour, answer: Body | None) -> None:
+        if self._over.done():
+            return
+        if answer is None:
+            self._lookup.missed(node)
+        else:
+            try:
+                holds = self._take(node, answer)
+            except InvalidInputError:
+                self._lookup.missed(node)
+            else:
+                self._lookup.answered(node, holds=holds)
+        self._go_on()
+
+    def _take(self, node: Neighbour, answer: Body) -> bool:
+        contacts, records = (codec.as_tuple(part, 0) for part in codec.as_tuple(answer, 2)[:2])
+        hearsay = (as_contact(contact) for contact in contacts[:_MOST_CONTACTS])
+        reached = (c for c in hearsay if c is not None and self._protocol.family.reaches(c[1]))
+        candidates = (self._protocol.router.hearsay(peer, endpoint) for peer, endpoint in reached)
+        self._lookup.learn(candidate for candidate in candidates if candidate is not None)
+        read = read_records(records, self._wanted, node)
+        merge(self._records, read)
+        return bool(read)
+
+
+def read_records(values: tuple[object, ...], wanted: int, teller: Neighbour) -> list[Record]:
+    """The records of an answer by ``teller``, at most 64; raises InvalidInputError.
+
+    A node that knows no address of its own puts none in its record: it is where it answers from.
+    """
+    raw = [codec.as_bytes(value, MAX_RECORD_BYTES) for value in values[:_MOST_RECORDS]]
+    if wanted == TAGS:
+        return [codec.decode_tag_record(record) for record in raw]
+    if wanted == PROVIDERS:
+        providers = [codec.decode_provider(record) for record in raw]
+        told = (
+            replace(p, endpoints=(teller.endpoint,)) if p.peer == teller.peer and not p.endpoints else p
+            for p in providers
+        )
+        return [provider for provider in told if provider.endpoints]
+    return []
+
+
+def merge(into: dict[PeerId, Record], records: Iterable[Record]) -> None:
+    """Take records in: of two of one peer, a complete provider beats a partial one, a younger tag an older one."""
+    for record in records:
+        known = into.get(record.peer)
+        if known is None or _better(record, known):
+            into[record.peer] = record
+
+
+def _better(record: Record, known: Record) -> bool:
+    if isinstance(record, TagRecord):
+        return isinstance(known, TagRecord) and record.age < known.age
+    return isinstance(known, Provider) and record.complete and not known.complete

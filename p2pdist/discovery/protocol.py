@@ -1,0 +1,290 @@
+"""The DHT's datagrams: kademlia's protocol with sealed, bounded framing and waits that follow the round-trip time.
+
+Rules:
+- A datagram that does not authenticate is counted and dropped: no answer, no memory of it.
+- Any authentic datagram is a word from its sender: it is taken into the routing table, or cleared of suspicion.
+- A request is answered in the same turn of the loop; nothing is queued and no task is made for a datagram.
+- An answer counts when its id and its sender are those of the request. When it is not there within the contact's
+  patience the contact is suspected (a late one still tells how long that contact takes). A wait that ends late
+  because this process was held up is granted a little more first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+from kademlia.protocol import KademliaProtocol
+from rpcudp.protocol import RPCProtocol
+
+from p2pdist.clock import Clock
+from p2pdist.discovery.addresses import Family, observed
+from p2pdist.discovery.limits import Seldom
+from p2pdist.discovery.records import RecordStore
+from p2pdist.discovery.routing import ContactTable, Neighbour, RoundTrip
+from p2pdist.discovery.service import Body, Service
+from p2pdist.discovery.settings import Tuning
+from p2pdist.errors import InvalidInputError
+from p2pdist.wire.codec import Message, Method, decode_message, encode_message
+from p2pdist.wire.datagram import MAX_PAYLOAD, Reason, Refused, Sealer
+from p2pdist.wire.records import Endpoint, PeerId
+
+logger = logging.getLogger(__name__)
+
+Done = Callable[[Body | None], None]
+T = TypeVar("T")
+MAX_OUTSTANDING = 8192
+MAX_GIVEN_UP = 256
+LATE = 0.005
+_STRANGER_WAIT = 1.0
+
+
+class _Outstanding:
+    """A request that waits for its answer. ``target`` is None when only an address is known."""
+
+    __slots__ = ("asked_at", "done", "extensions", "target", "timer", "wait")
+
+    def __init__(self, target: Neighbour | None, done: Done, asked_at: float, wait: float) -> None:
+        self.target = target
+        self.done = done
+        self.asked_at = asked_at
+        self.wait = wait
+        self.extensions = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no type information
+    """One node's end of the DHT. ``on_news`` is told of each contact that is new, back, or restarted."""
+
+    def __init__(
+        self,
+        me: PeerId,
+        sealer: Sealer,
+        table: ContactTable,
+        records: RecordStore,
+        clock: Clock,
+        *,
+        family: Family,
+        tuning: Tuning,
+        dice: random.Random,
+    ) -> None:
+        RPCProtocol.__init__(self, wait_timeout=tuning.patience_cap)
+        self.source_node = table.node
+        self.router: ContactTable = table
+        self.storage = records
+        self.me = me
+        self.advertised: Endpoint | None = None
+        self.on_news: Callable[[Neighbour], None] = lambda neighbour: None
+        self.counts: Counter[str] = Counter()
+        self.rtt = RoundTrip()
+        self.own: set[Endpoint] = set()
+        self.lost = asyncio.Event()
+        self.clock = clock
+        self.family = family
+        self.tuning = tuning
+        self._sealer = sealer
+        self._service = Service(records, table, clock)
+        self._seldom = Seldom()
+        self._waiting: dict[int, _Outstanding] = {}
+        self._given_up: OrderedDict[int, _Outstanding] = OrderedDict()
+        self._next_id = dice.getrandbits(32)
+
+    # -- what comes in
+
+    def datagram_received(self, data: bytes, addr: tuple[object, ...]) -> None:
+        self.counts["in"] += 1
+        now = self.clock.now()
+        source = observed(addr)
+        opened = self._sealer.open(data, now)
+        if isinstance(opened, Refused) or source is None:
+            self._refuse(opened, source, now)
+            return
+        try:
+            message = decode_message(opened.payload, MAX_PAYLOAD)
+            self._take(message, source, opened.session, now)
+        except InvalidInputError as error:
+            self.counts["malformed"] += 1
+            if self._seldom.due("malformed", now):
+                logger.warning("a member's datagram from %s is not understood: %s", source, error)
+
+    def _take(self, message: Message, source: Endpoint, session: bytes, now: float) -> None:
+        if message.sender == self.me:
+            self._complain("twin", _TWIN, source, now)
+            return
+        if message.to is not None and message.to != self.me:
+            self.counts["misdirected"] += 1
+            return
+        neighbour, news = self.router.heard(message.sender, message.endpoint or source, session, now)
+        if message.method is None:
+            self._answered(message, neighbour)
+        else:
+            body = self._service.answer(message, source)
+            if body is None:
+                self.counts["limited"] += 1
+            else:
+                self._send(Message(message.id, self.me, message.sender, self.advertised, None, body), source)
+        if news:
+            self.on_news(neighbour)
+
+    def _answered(self, message: Message, sender: Neighbour) -> None:
+        waiting = self._waiting.get(message.id) or self._given_up.get(message.id)
+        if waiting is None or (waiting.target is not None and waiting.target.peer != sender.peer):
+            self.counts["unasked"] += 1
+            return
+        took = asyncio.get_running_loop().time() - waiting.asked_at
+        sender.rtt.sample(took)
+        if self._given_up.pop(message.id, None) is not None:
+            self.counts["late"] += 1
+            return
+        self.rtt.sample(took)
+        del self._waiting[message.id]
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        waiting.done(message.body)
+
+    def _refuse(self, opened: object, source: Endpoint | None, now: float) -> None:
+        if not isinstance(opened, Refused):
+            self.counts["noise"] += 1
+            return
+        self.counts[opened.reason.value] += 1
+        if opened.reason is Reason.OWN and source is not None:
+            if len(self.own) < 16:
+                self.own.add(source)
+        elif opened.reason is Reason.WRONG_KEY:
+            self._complain("wrong key", _WRONG_KEY, source, now)
+        elif opened.reason is Reason.SKEWED and self._seldom.due("skew", now):
+            logger.warning(_SKEWED, source, abs(opened.skew), "ahead of" if opened.skew > 0 else "behind")
+
+    def _complain(self, kind: str, text: str, source: Endpoint | None, now: float) -> None:
+        if self._seldom.due(kind, now):
+            logger.warning(text, source)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+    def error_received(self, exc: Exception) -> None:
+        self.counts["send_failed"] += 1
+
+    # -- what goes out
+
+    def hedge(self, target: Neighbour) -> float:
+        """Seconds after which a lookup goes on without the target's answer."""
+        rtt = target.rtt if target.rtt.smoothed is not None else self.rtt
+        return rtt.bound(2, self.tuning.hedge_floor, self.tuning.patience_cap / 2)
+
+    def patience(self, target: Neighbour) -> float:
+        """Seconds after which the target is suspected."""
+        rtt = target.rtt if target.rtt.smoothed is not None else self.rtt
+        return rtt.bound(4, self.tuning.patience_floor, self.tuning.patience_cap)
+
+    def call(self, target: Neighbour, method: Method, body: Body, done: Done) -> None:
+        """Ask ``target``; ``done`` gets the answer's body, or None when none came in time. Called once, and never
+        before this returns, unless the protocol is closed."""
+        self._call(target, target.endpoint, method, body, done, self.patience(target))
+
+    async def ask(self, target: Neighbour, method: Method, body: Body) -> Body | None:
+        """The answer's body, None when none came in time."""
+        future: asyncio.Future[Body | None] = asyncio.get_running_loop().create_future()
+        self.call(target, method, body, lambda answer: _settle(future, answer))
+        return await future
+
+    async def greet(self, endpoint: Endpoint) -> bool:
+        """Ping an address of which nothing else is known; whether a member answered."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._call(
+            None,
+            endpoint,
+            Method.PING,
+            (),
+            lambda answer: _settle(future, answer is not None),
+            _STRANGER_WAIT,
+        )
+        return await future
+
+    def tell(self, target: Neighbour, method: Method, body: Body) -> None:
+        """Send a request whose answer nobody waits for."""
+        self._send(
+            Message(self._new_id(), self.me, target.peer, self.advertised, method, body), target.endpoint
+        )
+
+    def close(self) -> None:
+        """Answer every waiting caller with None; nothing is sent from here on."""
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting.values():
+            if one.timer is not None:
+                one.timer.cancel()
+            one.done(None)
+
+    def _call(
+        self,
+        target: Neighbour | None,
+        endpoint: Endpoint,
+        method: Method,
+        body: Body,
+        done: Done,
+        wait: float,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        name = self._new_id()
+        waiting = _Outstanding(target, done, loop.time(), wait)
+        if len(self._waiting) >= MAX_OUTSTANDING or self.transport is None or self.transport.is_closing():
+            loop.call_soon(done, None)
+            return
+        self._waiting[name] = waiting
+        waiting.timer = loop.call_later(wait, self._overdue, name)
+        to = target.peer if target is not None else None
+        self._send(Message(name, self.me, to, self.advertised, method, body), endpoint)
+
+    def _overdue(self, name: int) -> None:
+        waiting = self._waiting[name]
+        loop = asyncio.get_running_loop()
+        held_up = loop.time() - (waiting.asked_at + waiting.wait) > LATE
+        if held_up and waiting.extensions < 2:
+            waiting.extensions += 1
+            waiting.wait = loop.time() - waiting.asked_at + self.tuning.patience_floor
+            waiting.timer = loop.call_later(self.tuning.patience_floor, self._overdue, name)
+            return
+        del self._waiting[name]
+        self._given_up[name] = waiting
+        if len(self._given_up) > MAX_GIVEN_UP:
+            self._given_up.popitem(last=False)
+        self.counts["unanswered"] += 1
+        if waiting.target is not None:
+            self.router.suspect(waiting.target, self.clock.now())
+        waiting.done(None)
+
+    def _send(self, message: Message, endpoint: Endpoint) -> None:
+        if not self.family.reaches(endpoint) or self.transport is None or self.transport.is_closing():
+            self.counts["unreachable"] += 1
+            return
+        datagram = self._sealer.seal(encode_message(message), self.clock.now())
+        self.counts["out"] += 1
+        try:
+            self.transport.sendto(datagram, self.family.sockaddr(endpoint))
+        except (OSError, ValueError):
+            self.counts["send_failed"] += 1
+
+    def _new_id(self) -> int:
+        self._next_id = (self._next_id + 1) & 0xFFFFFFFF
+        return self._next_id
+
+
+def _settle(future: asyncio.Future[T], value: T) -> None:
+    """Set the result, unless the one who waited for it was cancelled."""
+    if not future.done():
+        future.set_result(value)
+
+
+_WRONG_KEY = "a datagram from %s was sealed with another cluster key: give that host and this one the same cluster_key_file"
+_TWIN = (
+    "the agent at %s has this agent's peer id: its data directory is a copy of this one's; "
+    "remove the peer id file from one of them and restart that agent"
+)
+_SKEWED = (
+    "the agent at %s is refused: its clock is %.0f s %s this host's; "
+    "set both hosts' clocks (NTP), then restart the agent whose clock was wrong"
+)

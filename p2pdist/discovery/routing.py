@@ -1,0 +1,200 @@
+"""Who this node knows: kademlia's routing table, kept to those heard from directly, with what is known of each.
+
+Always true here:
+- A contact enters the table only when an authentic datagram came from it. What others say about it (hearsay) makes a
+  candidate for one lookup, nothing more.
+- A contact that misses one answer is suspected: it leaves the table at once and hearsay about it is not taken. A word
+  from itself clears it. Suspects are asked again, ever less often, and then forgotten.
+- ``find_neighbors`` gives the truly nearest contacts (the package's own gives those of the nearest buckets).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from kademlia.node import Node
+from kademlia.routing import RoutingTable
+
+from p2pdist.wire.records import Endpoint, PeerId
+
+PROBE_AFTER = (1.0, 5.0, 30.0, 120.0, 600.0)
+_MAX_SUSPECTS = 1024
+
+
+class RoundTrip:
+    """A smoothed round-trip time and its variation, in seconds (RFC 6298, section 2)."""
+
+    __slots__ = ("smoothed", "variation")
+
+    def __init__(self) -> None:
+        self.smoothed: float | None = None
+        self.variation = 0.0
+
+    def sample(self, seconds: float) -> None:
+        """Take one measurement in."""
+        if self.smoothed is None:
+            self.smoothed, self.variation = seconds, seconds / 2
+            return
+        self.variation += (abs(self.smoothed - seconds) - self.variation) / 4
+        self.smoothed += (seconds - self.smoothed) / 8
+
+    def bound(self, variations: float, floor: float, cap: float) -> float:
+        """How long an answer may take: the smoothed time and so many variations, within bounds."""
+        if self.smoothed is None:
+            return cap
+        return min(max(self.smoothed + variations * self.variation, floor), cap)
+
+
+class Neighbour(Node):  # type: ignore[misc]  # kademlia has no type information
+    """A node of the DHT and what is known of it. ``heard`` is when it last sent something, None if it never did."""
+
+    id: bytes
+    long_id: int
+    ip: str
+    port: int
+
+    def __init__(self, peer: PeerId, endpoint: Endpoint) -> None:
+        super().__init__(peer.raw, endpoint.host, endpoint.port)
+        self.peer = peer
+        self.endpoint = endpoint
+        self.rtt = RoundTrip()
+        self.heard: float | None = None
+        self.session = b""
+
+    def move(self, endpoint: Endpoint) -> None:
+        """It is reached elsewhere now."""
+        self.endpoint, self.ip, self.port = endpoint, endpoint.host, endpoint.port
+
+
+@dataclass(slots=True)
+class Suspect:
+    """A contact that missed an answer; ``due`` is when it is asked again."""
+
+    neighbour: Neighbour
+    probes: int
+    due: float
+
+
+class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type information
+    """The routing table of the node ``me``; all times are the caller's ``now``."""
+
+    def __init__(self, me: PeerId, bucket: int) -> None:
+        self._known: dict[bytes, Neighbour] = {}
+        self._suspects: OrderedDict[bytes, Suspect] = OrderedDict()
+        super().__init__(None, bucket, Node(me.raw))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def heard(self, peer: PeerId, endpoint: Endpoint, session: bytes, now: float) -> tuple[Neighbour, bool]:
+        """An authentic datagram came from ``peer``. True when it is new here, back, or has been restarted."""
+        known = self._met(peer)
+        neighbour = known or self._cleared(peer) or Neighbour(peer, endpoint)
+        news = known is None or neighbour.session != session
+        if neighbour.endpoint != endpoint:
+            neighbour.move(endpoint)
+        neighbour.heard, neighbour.session = now, session
+        if known is None:
+            self.add_contact(neighbour)
+        return neighbour, news
+
+    def hearsay(self, peer: PeerId, endpoint: Endpoint) -> Neighbour | None:
+        """Someone says that ``peer`` is at ``endpoint``: the contact if known, a candidate if not, None for a suspect
+        or this node itself."""
+        known = self._met(peer)
+        if known is not None:
+            return known
+        if peer.raw in self._suspects or peer.raw == self.node.id:
+            return None
+        return Neighbour(peer, endpoint)
+
+    def suspect(self, neighbour: Neighbour, now: float) -> None:
+        """It missed an answer: do not wait for it again until it is heard from."""
+        self.remove_contact(neighbour)
+        suspect = self._suspects.get(neighbour.id)
+        if suspect is None:
+            self._suspects[neighbour.id] = Suspect(neighbour, 0, now + PROBE_AFTER[0])
+            while len(self._suspects) > _MAX_SUSPECTS:
+                self._suspects.popitem(last=False)
+
+    def alive(self, neighbour: Neighbour) -> bool:
+        """Whether it has been heard from and is not suspected."""
+        return neighbour.heard is not None and neighbour.id not in self._suspects
+
+    def is_suspect(self, peer: PeerId) -> bool:
+        return peer.raw in self._suspects
+
+    def due_suspects(self, now: float, most: int) -> list[Neighbour]:
+        """Suspects to ask again now; each call counts as having asked them, and one asked often enough is forgotten."""
+        due = [suspect for suspect in self._suspects.values() if suspect.due <= now][:most]
+        for suspect in due:
+            suspect.probes += 1
+            if suspect.probes >= len(PROBE_AFTER):
+                del self._suspects[suspect.neighbour.id]
+            else:
+                suspect.due = now + PROBE_AFTER[suspect.probes]
+        return [suspect.neighbour for suspect in due]
+
+    def known(self, peer: PeerId) -> Neighbour | None:
+        """The contact, if it is in the table."""
+        return self._known.get(peer.raw)
+
+    def contacts(self) -> list[Neighbour]:
+        """All that are in the table."""
+        return list(self._known.values())
+
+    def quiet(self, before: float, most: int) -> list[Neighbour]:
+        """Contacts not heard from since ``before``, the quietest first."""
+        quiet = [n for n in self._known.values() if n.heard is not None and n.heard < before]
+        return heapq.nsmallest(most, quiet, key=lambda n: n.heard or 0.0)
+
+    def add_contact(self, node: Neighbour) -> None:
+        """Put it in its bucket; a full bucket keeps it as a replacement unless the bucket may split."""
+        bucket = self.buckets[self.get_bucket_for(node)]
+        while not bucket.add_node(node):
+            if not bucket.has_in_range(self.node) or bucket.range[0] == bucket.range[1]:
+                return
+            self.split_bucket(self.get_bucket_for(node))
+            self._recount()
+            bucket = self.buckets[self.get_bucket_for(node)]
+        self._known[node.id] = node
+
+    def remove_contact(self, node: Neighbour) -> None:
+        """Take it out; a replacement takes its place."""
+        bucket = self.buckets[self.get_bucket_for(node)]
+        bucket.remove_node(node)
+        if self._known.pop(node.id, None) is not None:
+            for other in bucket.get_nodes():
+                self._known.setdefault(other.id, other)
+
+    def get_bucket_for(self, node: Node) -> int:
+        for index, bucket in enumerate(self.buckets):
+            if node.long_id <= bucket.range[1]:
+                return index
+        raise AssertionError("the buckets cover all ids")
+
+    def find_neighbors(
+        self, node: Node, k: int | None = None, exclude: Neighbour | None = None
+    ) -> list[Neighbour]:
+        target = node.long_id
+        skip = exclude.id if exclude is not None else None
+        others = (n for n in self._known.values() if n.id != skip)
+        return heapq.nsmallest(k or self.ksize, others, key=lambda n: n.long_id ^ target)
+
+    def _met(self, peer: PeerId) -> Neighbour | None:
+        """The contact, in the table or waiting for a place in it."""
+        known = self._known.get(peer.raw)
+        if known is None:
+            bucket = self.buckets[self.get_bucket_for(Node(peer.raw))]
+            waiting: Neighbour | None = bucket.replacement_nodes.get(peer.raw)
+            return waiting
+        return known
+
+    def _cleared(self, peer: PeerId) -> Neighbour | None:
+        suspect = self._suspects.pop(peer.raw, None)
+        return suspect.neighbour if suspect else None
+
+    def _recount(self) -> None:
+        self._known = {n.id: n for bucket in self.buckets for n in bucket.get_nodes()}

@@ -1,0 +1,155 @@
+"""kademlia's Server with this package's parts: sealed protocol, merging storage, own table and crawl.
+
+It owns the socket: ``listen`` opens it, ``stop`` closes it, ``stopped`` returns when it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from functools import partial
+
+from kademlia.network import Server
+from kademlia.node import Node
+
+from p2pdist.clock import Clock
+from p2pdist.discovery import addresses
+from p2pdist.discovery.addresses import Family
+from p2pdist.discovery.crawl import Crawl, Found
+from p2pdist.discovery.protocol import LATE, DhtProtocol
+from p2pdist.discovery.records import RecordStore
+from p2pdist.discovery.routing import ContactTable, Neighbour
+from p2pdist.discovery.service import NOTHING, Body
+from p2pdist.discovery.settings import DiscoverySettings
+from p2pdist.wire.codec import Method
+from p2pdist.wire.datagram import SESSION_BYTES, Sealer
+from p2pdist.wire.records import ContentKey
+
+
+class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type information
+    """One node's sockets, contacts and records; asks the network, decides nothing."""
+
+    protocol_class = DhtProtocol
+    protocol: DhtProtocol
+
+    def __init__(self, settings: DiscoverySettings, clock: Clock, dice: random.Random) -> None:
+        tuning = settings.tuning
+        self.records = RecordStore(dice)
+        super().__init__(tuning.bucket, tuning.alpha, settings.peer.raw, self.records)
+        self.settings = settings
+        self.clock = clock
+        self.dice = dice
+        self.table = ContactTable(settings.peer, tuning.bucket)
+        self.family = Family(settings.listen_host)
+        self.protocol = self._create_protocol()
+
+    def _create_protocol(self) -> DhtProtocol:
+        sealer = Sealer(
+            self.settings.key,
+            secrets.token_bytes(SESSION_BYTES),
+            wall=self.clock.wall(),
+            now=self.clock.now(),
+        )
+        return self.protocol_class(
+            self.settings.peer,
+            sealer,
+            self.table,
+            self.records,
+            self.clock,
+            family=self.family,
+            tuning=self.settings.tuning,
+            dice=self.dice,
+        )
+
+    async def listen(self, port: int, interface: str = "0.0.0.0") -> None:  # noqa: S104  (kademlia's signature)
+        """Open the socket; raises OSError."""
+        sock = addresses.bind(interface, port)
+        try:
+            loop = asyncio.get_running_loop()
+            self.transport, _ = await loop.create_datagram_endpoint(lambda: self.protocol, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def stop(self) -> None:
+        """Close the socket; whoever waits for an answer gets None."""
+        self.protocol.close()
+        super().stop()
+
+    async def stopped(self) -> None:
+        """Return when the socket is closed."""
+        if self.transport is not None:
+            await self.protocol.lost.wait()
+
+    @property
+    def port(self) -> int:
+        """The UDP port listened on."""
+        port = self.transport.get_extra_info("sockname")[1]
+        assert isinstance(port, int)
+        return port
+
+    async def crawl(self, key: ContentKey, wanted: int = NOTHING, *, enough: int | None = None) -> Found:
+        """Find the live nodes nearest to ``key``, and the records met on the way."""
+        width = self.settings.tuning.replicas
+        start = self.table.find_neighbors(Node(key.raw), self.settings.tuning.bucket)
+        if not start:
+            return Found([], [], {})
+        return await Crawl(self.protocol, key, wanted=wanted, width=width, enough=enough).run(start)
+
+    async def ask_all(
+        self, targets: list[Neighbour], method: Method, body: Body, *, insist: Neighbour | None = None
+    ) -> dict[Neighbour, Body]:
+        """Ask many at once: the answers that came before it made no sense to wait longer.
+
+        ``insist`` is waited for with all the patience there is, the others as a lookup waits.
+        """
+        if not targets:
+            return {}
+        return await _Round(self.protocol, targets, insist).run(method, body)
+
+
+class _Round:
+    """One request to many; see ``ask_all``."""
+
+    def __init__(self, protocol: DhtProtocol, targets: list[Neighbour], insist: Neighbour | None) -> None:
+        self._protocol = protocol
+        self._insist = insist
+        self._targets = targets
+        self._waited_for = set(targets)
+        self._answers: dict[Neighbour, Body] = {}
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    async def run(self, method: Method, body: Body) -> dict[Neighbour, Body]:
+        for target in self._targets:
+            self._protocol.call(target, method, body, partial(self._answered, target))
+            if target is not self._insist:
+                self._watch(target, self._protocol.hedge(target))
+        try:
+            await self._over
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+        return dict(self._answers)
+
+    def _watch(self, target: Neighbour, hedge: float) -> None:
+        due = self._loop.time() + hedge
+        self._timers.append(self._loop.call_later(hedge, self._slow, target, due))
+
+    def _slow(self, target: Neighbour, due: float) -> None:
+        if self._loop.time() - due > LATE:
+            self._watch(target, self._protocol.tuning.hedge_floor)
+        else:
+            self._settle(target)
+
+    def _answered(self, target: Neighbour, answer: Body | None) -> None:
+        if answer is not None:
+            self._answers[target] = answer
+        self._settle(target)
+
+    def _settle(self, target: Neighbour) -> None:
+        self._waited_for.discard(target)
+        if not self._waited_for and not self._over.done():
+            self._over.set_result(None)
