@@ -21,6 +21,7 @@ from p2pdist.wire.keys import ClusterKey
 
 # The name the images are pulled by; no such host exists, only this configuration says where it is.
 REGISTRY = "registry.example.com"
+AGENT = ("p2pdist", "agent")
 START_TIMEOUT = 60.0
 # Enough to know that an agent has joined; a DHT member need not know every other.
 PEERS_WANTED = 3
@@ -78,7 +79,7 @@ class Cluster:
                     name, directory, mirrors[at], peers[at], admins[at], meet, key, self.registry_url
                 )
             )
-            child = await self._start(name, ["p2pdist", "agent", "--config", str(config)])
+            child = await self._start(name, [*AGENT, "--config", str(config)])
             address = "http://127.0.0.1:{}".format
             self.agents.append(Agent(name, child, address(mirrors[at]), address(admins[at]), config))
         for agent in self.agents:
