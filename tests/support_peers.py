@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -129,6 +130,13 @@ class ServedPeer:
     def provider(self) -> Provider:
         return Provider(peer_id(self.name), (self.endpoint,))
 
+    async def bytes_sent(self) -> int:
+        """What was sent, once every answer has ended: a client may have it all before the server has counted it."""
+        async with asyncio.timeout(20):
+            while self.shelf.open_readers:
+                await asyncio.sleep(0.005)
+        return self.hooks.bytes_sent
+
 
 @dataclass
 class PeerBench:
@@ -165,7 +173,7 @@ class PeerBench:
             hooks,
             pace,
         )
-        listener = PeerListener(app, limits)
+        listener = PeerListener(app, limits, grace=0.1)
         tls = tls or self.tls
         await listener.start(host, port, tls.server_context() if tls else None)
         try:

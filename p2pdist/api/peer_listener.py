@@ -33,10 +33,12 @@ class ConnectionLimits:
 
 
 class PeerListener:
-    """Serves one application on one address from ``start`` to ``close``."""
+    """Serves one application on one address from ``start`` to ``close``; ``grace`` is in seconds."""
 
-    def __init__(self, app: web.Application, limits: ConnectionLimits | None = None) -> None:
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    def __init__(
+        self, app: web.Application, limits: ConnectionLimits | None = None, *, grace: float = 1.0
+    ) -> None:
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=grace)
         self._door = _Door(limits or ConnectionLimits())
         self._server: asyncio.Server | None = None
 
@@ -73,7 +75,7 @@ class PeerListener:
         return self._door.strangers
 
     async def close(self) -> None:
-        """Stop listening, let what is being sent end within a second, cut the rest."""
+        """Stop listening, let what is being sent end within ``grace``, cut the rest; takes twice that at most."""
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
