@@ -36,6 +36,7 @@ class Exchange:
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
+        await asyncio.sleep(0)  # drain returns at once while there is room: the others want a turn too
 
 
 Script = Callable[[Exchange], Awaitable[None]]
