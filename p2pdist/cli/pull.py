@@ -93,32 +93,36 @@ def follow(events: Iterable[dict[str, Any]], show: Show) -> dict[str, Any]:
             return event
         if kind in {"layer", "blob", "config", "manifest"} and isinstance(event.get("digest"), str):
             name = clean(event["digest"]).partition(":")[2][:12] or "?"
-            show.layer(
-                name,
-                _count(event.get("size")),
-                _count(event.get("received")),
-                clean(event.get("source") or ""),
-            )
+            show.layer(name, _count(event.get("size")), _count(event.get("received")), source_of(event))
     raise CommandError(
         "the agent ended the pull without saying how it went", "see the agent's log, and pull again"
     )
 
 
+def source_of(event: dict[str, Any]) -> str:
+    """Where a layer's bytes come from: as the agent names it, else by what moved; what moved nothing was in the store."""
+    if event.get("source"):
+        return clean(event["source"])
+    moved = event.get("moved")
+    if not isinstance(moved, dict):
+        return ""
+    return " and ".join(clean(name) for name, count in moved.items() if _count(count)) or "store"
+
+
 def summary(reference: Reference, done: dict[str, Any]) -> str:
     """The last line for people: what was pulled, and where its bytes came from."""
     digest = clean(done.get("digest") or "")
-    sources = done.get("bytes") or done.get("sources")
+    sources = done.get("moved", done.get("bytes"))
     parts = [f"pulled {reference}"]
     if digest and digest not in parts[0]:
         parts[0] += f"@{digest}"
-    if isinstance(sources, dict):
-        total = sum(_count(value) for value in sources.values())
-        split = ", ".join(
-            f"{human_bytes(value)} {clean(name)}" for name, value in sources.items() if _count(value)
-        )
-        parts.append(f"{human_bytes(total)} ({split})" if split else human_bytes(total))
-    elif done.get("size") is not None:
+    if done.get("size") is not None:
         parts.append(human_bytes(done["size"]))
+    if isinstance(sources, dict):
+        split = [
+            f"{human_bytes(count)} from {clean(name)}" for name, count in sources.items() if _count(count)
+        ]
+        parts += split or ["all from the store"]
     return ", ".join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2pdist.cli.errors import CommandError
-from p2pdist.cli.pull import Lines, follow, summary
+from p2pdist.cli.pull import Lines, follow, source_of, summary
 from p2pdist.oci.reference import Reference
 
 DIGEST = "sha256:" + "ab" * 32
@@ -63,10 +63,15 @@ def test_lines_tell_each_layer_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_summary_says_what_and_whence() -> None:
-    reference = Reference.parse("nginx")
-    done = {"event": "done", "digest": DIGEST, "bytes": {"peer": 1000, "upstream": 0, "store": 500}}
-    assert (
-        summary(reference, done)
-        == f"pulled docker.io/library/nginx:latest@{DIGEST}, 1.5 kB (1.0 kB peer, 500 B store)"
-    )
-    assert summary(reference, {"event": "done"}) == "pulled docker.io/library/nginx:latest"
+    name, reference = "docker.io/library/nginx:latest", Reference.parse("nginx")
+    done = {"event": "done", "digest": DIGEST, "size": 1500, "moved": {"peer": 1000, "upstream": 0}}
+    assert summary(reference, done) == f"pulled {name}@{DIGEST}, 1.5 kB, 1.0 kB from peer"
+    assert summary(reference, {"size": 1500, "moved": {}}) == f"pulled {name}, 1.5 kB, all from the store"
+    assert summary(reference, {"event": "done"}) == f"pulled {name}"
+
+
+def test_a_layers_source_is_what_moved_else_the_store() -> None:
+    assert source_of({"source": "peer", "moved": {"upstream": 1}}) == "peer"
+    assert source_of({"moved": {"peer": 5, "upstream": 3}}) == "peer and upstream"
+    assert source_of({"moved": {"peer": 0}}) == "store"
+    assert source_of({}) == ""
