@@ -114,9 +114,9 @@ class _Gate:
 
     def __init__(self, auth: HttpAuth, clock: Clock, hooks: PeerServerHooks) -> None:
         self._auth = auth
-        self._verifier = Verifier(auth)
         self._clock = clock
         self._time = SteadyWall(clock.wall(), clock.now())
+        self._verifier = Verifier(auth, self._time.ms(clock.now()))
         self._hooks = hooks
 
     def middleware(self) -> Middleware:

@@ -11,7 +11,7 @@ Pure: key, nonces and times are passed in. Times are milliseconds since the Unix
 Always true here:
 - What a MAC covers is a list of length-prefixed fields under a label of its own: no two messages look alike.
 - A request is good for one recipient, once, and within ``window`` of the recipient's time. A recipient that must forget
-  MACs to stay within its memory refuses everything as old as what it forgot, so forgetting never lets a replay in.
+  MACs to stay within its memory, or by a restart, refuses everything as old as what it forgot: no replay gets in by it.
 - An honest sender whose clock is off learns the recipient's time from the refusal, which is bound to its own nonce, and
   asks once more. A stranger can neither make a request, nor answer one, nor shift a sender's idea of the time.
 - Parsing costs a bounded time and raises InvalidInputError only; MACs are compared in constant time.
@@ -221,14 +221,23 @@ class Refused:
 
 
 class Verifier:
-    """Admits each good request once. Costs a stranger's request one MAC and no memory."""
+    """Admits each good request once. Costs a stranger's request one MAC and no memory.
+
+    ``started_ms``: the time at its start. Older requests may have been admitted by the process before, so they are
+    refused, and their senders told a time that will do.
+    """
 
     def __init__(
-        self, auth: HttpAuth, *, window_ms: int = WINDOW_MS, capacity: int = REPLAY_CAPACITY
+        self,
+        auth: HttpAuth,
+        started_ms: int = 0,
+        *,
+        window_ms: int = WINDOW_MS,
+        capacity: int = REPLAY_CAPACITY,
     ) -> None:
         self._auth = auth
         self._window = window_ms
-        self._seen = _SeenMacs(capacity)
+        self._seen = _SeenMacs(capacity, started_ms)
 
     def admit(
         self, header: str | None, target: Target, now_ms: int, *, anyone: bool = False
@@ -248,17 +257,22 @@ class Verifier:
         return credentials
 
     def _refused(self, reason: Refusal, credentials: Credentials, now_ms: int) -> Refused:
-        return Refused(reason, self._auth.challenge(credentials.nonce, now_ms))
+        good_ms = max(now_ms, self._seen.earliest_ms)
+        return Refused(reason, self._auth.challenge(credentials.nonce, good_ms))
 
 
 class _SeenMacs:
     """The MACs of admitted requests by the second they were made in; what is forgotten is refused from then on."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, started_ms: int) -> None:
         self._capacity = capacity
         self._buckets: dict[int, set[bytes]] = {}
         self._count = 0
-        self._floor = -1
+        self._floor = started_ms // _BUCKET_MS if started_ms else -1
+
+    @property
+    def earliest_ms(self) -> int:
+        return (self._floor + 1) * _BUCKET_MS
 
     def too_old(self, time_ms: int) -> bool:
         return time_ms // _BUCKET_MS <= self._floor

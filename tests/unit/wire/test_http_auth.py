@@ -166,6 +166,18 @@ def test_nothing_is_ever_admitted_twice(steps: list[tuple[int, int, int]]) -> No
             admitted.add(credentials.mac)
 
 
+def test_a_restart_lets_no_replay_in_and_no_sender_out() -> None:
+    earlier = alice.sign(ASK, BOB, NOW - 1, NONCE)
+    assert isinstance(admit(Verifier(bob), earlier), Credentials)
+    restarted = Verifier(bob, NOW)
+    refused = restarted.admit(earlier.header(), ASK, NOW)
+    assert isinstance(refused, Refused)
+    assert refused.reason is Refusal.TIME
+    told = alice.read_challenge(refused.challenge or "", NONCE).time_ms
+    assert NOW < told <= NOW + 1000
+    assert isinstance(admit(restarted, alice.sign(ASK, BOB, told, nonce(1))), Credentials)
+
+
 def test_the_memory_is_bounded_and_emptied_by_time() -> None:
     verifier = Verifier(bob, capacity=100)
     for number in range(1000):
