@@ -1,0 +1,353 @@
+"""A store in memory, with the rules of the one on disk: same books, no files.
+
+Always true here: what store/port.py promises, but nothing outlives the object.
+Knob: ``disk_full`` makes every write, and every commit, fail as a full disk does.
+
+    store = MemoryStore(quota=1_000_000, clock=ManualClock())
+    info = await store.put(digest, body, "application/vnd.oci.image.manifest.v1+json")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from p2pdist.clock import Clock
+from p2pdist.errors import DigestMismatchError, InvalidInputError, StoreError, StoreFullError
+from p2pdist.oci.digest import Digest
+from p2pdist.oci.manifest import parse_manifest
+from p2pdist.oci.reference import Reference, Repository
+from p2pdist.retention.policy import reachable
+from p2pdist.retention.ranges import RangeSet
+from p2pdist.store.accounts import Accounts, Entry
+from p2pdist.store.hops import Turns
+from p2pdist.store.port import BlobInfo, BlobReader, Ingest, TagEntry, Usage
+from p2pdist.store.tags import MAX_HISTORY, TagBook, TagKey, newest_first
+
+STALE_PARTIAL = 86_400.0
+
+
+@dataclass(slots=True)
+class MemoryPart:
+    """What an ingest left: the blob's size, bytes with holes, and which of them are held."""
+
+    size: int
+    data: bytearray = field(default_factory=bytearray)
+    held: RangeSet = field(default_factory=RangeSet)
+
+
+class MemoryReader:
+    """See store/port.py, BlobReader."""
+
+    def __init__(self, info: BlobInfo, data: bytes, entry: Entry) -> None:
+        self._info = info
+        self._data = data
+        self._entry: Entry | None = entry
+
+    @property
+    def info(self) -> BlobInfo:
+        return self._info
+
+    @property
+    def path(self) -> Path | None:
+        return None
+
+    def fileno(self) -> int | None:
+        return None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        if self._entry is None:
+            raise StoreError(f"the reader of {self._info.digest} is closed")
+        return self._data[offset : offset + max(0, length)]
+
+    def close(self) -> None:
+        if self._entry is not None:
+            self._entry.readers -= 1
+            self._entry = None
+
+
+class MemoryIngest:
+    """See store/port.py, Ingest."""
+
+    def __init__(self, store: MemoryStore, digest: Digest, part: MemoryPart) -> None:
+        self._store = store
+        self._digest = digest
+        self._part = part
+        self._resumed = part.held.total
+        self._open = True
+
+    @property
+    def digest(self) -> Digest:
+        return self._digest
+
+    @property
+    def size(self) -> int:
+        return self._part.size
+
+    @property
+    def front(self) -> int:
+        return self._part.held.front
+
+    @property
+    def resumed(self) -> int:
+        return self._resumed
+
+    def held(self) -> tuple[tuple[int, int], ...]:
+        return tuple(self._part.held)
+
+    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        body = bytes(data)
+        stop = offset + len(body)
+        if offset < 0 or stop > self.size:
+            raise InvalidInputError(f"bytes {offset} to {stop} are beyond the {self.size} of {self._digest}")
+        await asyncio.sleep(0)
+        self._require_open()
+        self._store.check_disk()
+        part = self._part
+        part.data.extend(bytes(max(0, stop - len(part.data))))
+        part.data[offset:stop] = body
+        part.held = part.held.add(offset, stop)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        await asyncio.sleep(0)
+        if not self._open:
+            return b""
+        stop = min(self._part.held.held_from(offset), offset + max(0, length))
+        return bytes(self._part.data[offset:stop])
+
+    async def commit(self, media_type: str = "", *, shared: bool = True) -> BlobInfo:
+        await asyncio.sleep(0)
+        self._require_open()
+        self._store.check_disk()
+        part = self._part
+        if not part.held.covers(self.size):
+            raise DigestMismatchError(
+                f"{self._digest} is not complete: {part.held.total} of {self.size} bytes are held"
+            )
+        found = Digest.of(bytes(part.data), self._digest.algorithm)
+        if found != self._digest:
+            raise DigestMismatchError(
+                f"the {self.size} bytes fetched for {self._digest} have the digest {found}"
+            )
+        self._open = False
+        return self._store.publish(self._digest, bytes(part.data), media_type, shared=shared)
+
+    async def reset(self) -> None:
+        self._require_open()
+        self._part.data.clear()
+        self._part.held = RangeSet()
+
+    async def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._store.ended(self._digest, self._part if self._part.held.bounds else None)
+
+    async def discard(self) -> None:
+        if self._open:
+            self._open = False
+            self._store.ended(self._digest, None)
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise StoreError(f"{self._digest} is no longer being written: its ingest has ended")
+
+
+class MemoryStore:
+    """See store/port.py, Store, and the module's rules."""
+
+    def __init__(self, quota: int, clock: Clock) -> None:
+        self.disk_full = False
+        self._clock = clock
+        self._accounts = Accounts(quota)
+        self._data: dict[Digest, bytes] = {}
+        self._parts: dict[Digest, MemoryPart] = {}
+        self._ingests: dict[Digest, MemoryIngest] = {}
+        self._putting = Turns()
+        self._book = TagBook()
+        self._history: dict[TagKey, list[TagEntry]] = {}
+        self._links: dict[Digest, dict[Repository, int | None]] = {}
+        self._closed = False
+
+    def check_disk(self) -> None:
+        """Raise what a full disk makes of a write."""
+        if self.disk_full:
+            raise StoreFullError("the disk is full: writing to memory failed; unset disk_full")
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
+
+    # -- reading --
+
+    async def stat(self, digest: Digest) -> BlobInfo | None:
+        return self._accounts.info(digest)
+
+    async def open(self, digest: Digest) -> BlobReader | None:
+        self._require_open()
+        if self._accounts.get(digest) is None:
+            return None
+        entry = self._accounts.hold(digest, self._clock.wall())
+        return MemoryReader(self._info(digest), self._data[digest], entry)
+
+    def _info(self, digest: Digest) -> BlobInfo:
+        info = self._accounts.info(digest)
+        assert info is not None
+        return info
+
+    async def read(self, digest: Digest, limit: int) -> bytes | None:
+        self._require_open()
+        entry = self._accounts.get(digest)
+        if entry is None:
+            return None
+        if entry.size > limit:
+            raise InvalidInputError(
+                f"blob {digest} has {entry.size} bytes, and at most {limit} are read at once"
+            )
+        self._accounts.touch(digest, self._clock.wall())
+        return self._data[digest]
+
+    # -- writing --
+
+    async def ingest(self, digest: Digest, size: int) -> Ingest:
+        return self._admit(digest, size)
+
+    def _admit(self, digest: Digest, size: int) -> MemoryIngest:
+        self._require_open()
+        for victim in self._accounts.reserve(digest, size):
+            (self._parts if victim.partial else self._data).pop(victim.digest)
+        part = self._parts.pop(digest, None)
+        if part is None or part.size != size:
+            part = MemoryPart(size)
+        self._ingests[digest] = MemoryIngest(self, digest, part)
+        return self._ingests[digest]
+
+    def publish(self, digest: Digest, data: bytes, media_type: str, *, shared: bool) -> BlobInfo:
+        """An ingest is whole and right."""
+        del self._ingests[digest]
+        self._data[digest] = data
+        self._accounts.commit(digest, media_type=media_type, wall=self._clock.wall(), shared=shared)
+        return self._info(digest)
+
+    def ended(self, digest: Digest, part: MemoryPart | None) -> None:
+        """An ingest was closed, and left ``part``."""
+        del self._ingests[digest]
+        self._accounts.shrink(digest, part.held.total if part else 0, self._clock.wall())
+        if part is not None:
+            self._parts[digest] = part
+
+    async def put(
+        self, digest: Digest, data: bytes, media_type: str = "", *, shared: bool = True
+    ) -> BlobInfo:
+        self._require_open()
+        await self._putting.wait(digest)
+        with self._putting.busy([digest]):
+            entry = self._accounts.get(digest)
+            if entry is not None:
+                entry.media_type = entry.media_type or media_type
+                entry.shared = entry.shared or shared
+                return self._info(digest)
+            ingest = self._admit(digest, len(data))
+            try:
+                await ingest.reset()
+                await ingest.write(0, data)
+                return await ingest.commit(media_type, shared=shared)
+            finally:
+                await ingest.discard()
+
+    # -- going --
+
+    async def delete(self, digest: Digest) -> bool:
+        if self._accounts.get(digest) is None or not self._accounts.may_go(digest):
+            return False
+        self._accounts.drop(digest)
+        del self._data[digest]
+        return True
+
+    async def collect(self, target: int | None = None) -> list[BlobInfo]:
+        if target is not None:
+            gone = self._accounts.shed(target)
+        else:
+            keep = self._reachable()
+            gone = self._accounts.sweep([item for item in self._accounts.digests() if item not in keep])
+            for victim in self._accounts.drop_partials(self._clock.wall() - STALE_PARTIAL):
+                del self._parts[victim.digest]
+        for info in gone:
+            del self._data[info.digest]
+        return gone
+
+    def _reachable(self) -> set[Digest]:
+        blobs: set[Digest] = set()
+
+        def children(digest: Digest) -> list[Digest]:
+            try:
+                manifest = parse_manifest(self._data[digest])
+            except (KeyError, InvalidInputError):
+                return []
+            blobs.update(item.digest for item in manifest.blobs())
+            return [item.digest for item in manifest.children()]
+
+        return reachable(self._book.targets() | self._accounts.pinned_digests(), children) | blobs
+
+    def evicted(self) -> list[Digest]:
+        return self._accounts.evicted()
+
+    # -- what is known --
+
+    async def blobs(self) -> list[BlobInfo]:
+        return self._accounts.infos()
+
+    async def usage(self) -> Usage:
+        return self._accounts.usage()
+
+    async def link(
+        self, repository: Repository, digests: Iterable[Digest], *, sizes: dict[Digest, int]
+    ) -> None:
+        for digest in {*digests, *sizes}:
+            known = self._links.setdefault(digest, {})
+            known[repository] = sizes.get(digest, known.pop(repository, None))
+
+    async def known_size(self, digest: Digest) -> int | None:
+        entry = self._accounts.get(digest)
+        if entry is not None:
+            return entry.size
+        sizes = [size for size in self._links.get(digest, {}).values() if size is not None]
+        return sizes[-1] if sizes else None
+
+    async def record_tag(self, entry: TagEntry) -> None:
+        recorded = self._book.record(entry)
+        history = self._history.setdefault((entry.repository, entry.tag), [])
+        if not recorded.moved:
+            history.pop()
+        history.append(recorded.entry)
+        del history[:-MAX_HISTORY]
+        if recorded.forgotten is not None:
+            del self._history[recorded.forgotten]
+
+    async def tag(self, repository: Repository, tag: str) -> TagEntry | None:
+        return self._book.get(repository, tag)
+
+    async def tags(self, repository: Repository | None = None, *, history: bool = False) -> list[TagEntry]:
+        if not history:
+            return self._book.newest(repository)
+        return newest_first(
+            entry
+            for key, entries in self._history.items()
+            if repository in (None, key[0])
+            for entry in reversed(entries)
+        )
+
+    async def pin(self, reference: Reference, digests: Iterable[Digest]) -> None:
+        self._accounts.pin(reference, digests)
+
+    async def unpin(self, reference: Reference) -> bool:
+        return self._accounts.unpin(reference)
+
+    async def pins(self) -> list[Reference]:
+        return self._accounts.pins()
+
+    async def close(self) -> None:
+        for ingest in list(self._ingests.values()):
+            await ingest.close()
+        self._closed = True
