@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from p2pdist.errors import UnreachableError
 from p2pdist.oci.content import BlobStat, ContentStream
 from p2pdist.oci.digest import Digest
 from p2pdist.wire.records import Provider
@@ -26,3 +27,15 @@ class Peers(Protocol):
         self, provider: Provider, digest: Digest, offset: int = 0, length: int | None = None
     ) -> AbstractAsyncContextManager[ContentStream]:
         """The blob's bytes from ``offset`` (to the end, or ``length`` of them)."""
+
+
+class NoPeers:
+    """For an agent without a cluster: nobody is there."""
+
+    async def stat(self, provider: Provider, digest: Digest) -> BlobStat:
+        raise UnreachableError("this agent has no cluster")
+
+    def blob(
+        self, provider: Provider, digest: Digest, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[ContentStream]:
+        raise UnreachableError("this agent has no cluster")

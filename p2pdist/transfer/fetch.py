@@ -58,6 +58,7 @@ class BlobFetch:
         self.size = ingest.size
         self.by_source = {Source.PEER: 0, Source.UPSTREAM: 0}
         self.users = 0
+        self.started = context.clock.now()
         self.reader: BlobReader | None = None
         self._context = context
         self._ingest = ingest
@@ -160,7 +161,6 @@ class BlobFetch:
     async def run(self) -> None:
         """Fetch, prove and commit; never raises but CancelledError."""
         clock = self._context.clock
-        started = clock.now()
         try:
             await self._fetch_and_commit()
         except asyncio.CancelledError:
@@ -183,7 +183,7 @@ class BlobFetch:
         else:
             self._finish()
             moved = {source.value: count for source, count in self.by_source.items() if count}
-            seconds = clock.now() - started
+            seconds = clock.now() - self.started
             self._context.hooks.fetched(self.repository, self.digest, "blob", seconds, moved)
 
     def _fail(self, error: Exception) -> None:

@@ -1,0 +1,161 @@
+"""The agent as a whole: every part built once, in one place, owned by one task group."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from p2pdist import __version__
+from p2pdist.agent.backend import Backend, UseCases
+from p2pdist.agent.cluster import Cluster, join_cluster
+from p2pdist.agent.hooks import CountTransfers
+from p2pdist.agent.identity import load_peer_id
+from p2pdist.api.admin import AdminSettings, build_admin_app
+from p2pdist.api.registry import build_registry_app
+from p2pdist.api.server import Listener, ListenerSettings
+from p2pdist.clock import Clock, SystemClock
+from p2pdist.config.model import Config
+from p2pdist.config.secrets import read_cluster_key
+from p2pdist.config.upstream import upstream_settings
+from p2pdist.store.disk import DiskStore
+from p2pdist.swarm.peer_health import PeerHealth
+from p2pdist.telemetry.metrics import Metrics
+from p2pdist.transfer.announce import Announcer
+from p2pdist.transfer.blobs import BlobService
+from p2pdist.transfer.context import TransferContext, TransferPolicy
+from p2pdist.transfer.limits import TokenBucket
+from p2pdist.transfer.manifests import ManifestService
+from p2pdist.transfer.mirror import PullThroughMirror
+from p2pdist.transfer.pull import ImagePuller
+from p2pdist.upstream.registry_client import RegistryClient
+from p2pdist.wire.records import PeerId
+
+logger = logging.getLogger("p2pdist.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A started agent: where it listens, for logs and tests."""
+
+    mirror: Listener
+    admin: Listener
+    listeners: dict[str, str]
+
+
+@asynccontextmanager
+async def run_parts(config: Config) -> AsyncIterator[Running]:
+    """Start everything; leaving the context drains and stops it. Raises ConfigError and StoreError on the way in."""
+    clock = SystemClock()
+    key = read_cluster_key(config)
+    metrics = Metrics(config.registries, __version__)
+    store = await DiskStore.open_dir(config.agent.data_dir, config.store.max_size, clock)
+    try:
+        peer = load_peer_id(config.agent.data_dir)
+        async with (
+            RegistryClient(
+                upstream_settings(config),
+                clock=clock,
+                on_response=metrics.upstream_response,
+                on_received=lambda _, size: metrics.received("upstream", size),
+            ) as upstream,
+            join_cluster(config, key, peer, store, metrics, clock) as cluster,
+            _task_group() as tasks,
+        ):
+            context = _context(config, store, cluster, upstream, metrics, peer, clock)
+            cases = _use_cases(context, tasks)
+            backend = Backend(config, peer, cluster, cases, metrics)
+            async with _listeners(config, cluster, cases, backend, metrics) as running:
+                tasks.create_task(cases.announcer.run())
+                yield running
+    finally:
+        await store.close()
+
+
+class _Stop(Exception):  # noqa: N818  (no error: it ends the task group)
+    """Raised inside a task group to cancel its tasks."""
+
+
+@asynccontextmanager
+async def _task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose tasks are cancelled, not waited for, when the body ends."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+            raise _Stop
+    except* _Stop:
+        pass
+
+
+def _context(
+    config: Config,
+    store: DiskStore,
+    cluster: Cluster,
+    upstream: RegistryClient,
+    metrics: Metrics,
+    peer: PeerId,
+    clock: Clock,
+) -> TransferContext:
+    shared = {name for name, registry in config.registries.items() if registry.share}
+    policy = TransferPolicy(
+        zone=config.agent.zone,
+        tag_ttl=config.tags.ttl,
+        tag_stale=config.tags.stale_if_upstream_down,
+        shares=shared.__contains__,
+    )
+    return TransferContext(
+        store=store,
+        discovery=cluster.discovery,
+        peers=cluster.peers,
+        upstream=upstream,
+        clock=clock,
+        health=PeerHealth(peer.raw),
+        policy=policy,
+        hooks=CountTransfers(metrics),
+        download=TokenBucket(config.limits.download, clock),
+        upstream_limit=TokenBucket(config.limits.upstream, clock),
+    )
+
+
+def _use_cases(context: TransferContext, tasks: asyncio.TaskGroup) -> UseCases:
+    announcer = Announcer(context.store, context.discovery, context.clock, context.policy)
+    blobs = BlobService(context, tasks, announcer.committed)
+    manifests = ManifestService(context, tasks, announcer.committed)
+    puller = ImagePuller(manifests, blobs, context.clock)
+    return UseCases(context, blobs, manifests, puller, announcer)
+
+
+@asynccontextmanager
+async def _listeners(
+    config: Config, cluster: Cluster, cases: UseCases, backend: Backend, metrics: Metrics
+) -> AsyncIterator[Running]:
+    mirror = PullThroughMirror(cases.context, cases.blobs, cases.manifests)
+    front = Listener(
+        build_registry_app(mirror, metrics),
+        ListenerSettings("mirror.listen", max_connections=config.mirror.max_connections),
+    )
+    admin = Listener(
+        build_admin_app(backend, AdminSettings((config.agent.name,))),
+        ListenerSettings("admin.listen", max_connections=128),
+    )
+    await admin.start(config.admin.listen.host, config.admin.listen.port)
+    try:
+        await front.start(config.mirror.listen.host, config.mirror.listen.port)
+        try:
+            names = {"mirror": _address(front), "admin": _address(admin)}
+            if cluster.own is not None:
+                names["peer"] = str(cluster.own.endpoints[0])
+            backend.ready(names)
+            yield Running(front, admin, names)
+        finally:
+            backend.draining()
+            await front.close(config.agent.drain_timeout)
+    finally:
+        await admin.close()
+
+
+def _address(listener: Listener) -> str:
+    host, port = listener.address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,127 @@
+"""This agent's side of the cluster: discovery, the peer client and the peer listener; or their absence."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from p2pdist import __version__
+from p2pdist.agent.hooks import CountPeerClient, CountPeerServer
+from p2pdist.agent.identity import outgoing_address
+from p2pdist.api.peer import PeerServerSettings, build_peer_app
+from p2pdist.api.peer_listener import PeerListener
+from p2pdist.clock import Clock
+from p2pdist.config.model import Config, PeerConfig
+from p2pdist.discovery.node import DiscoveryNode
+from p2pdist.discovery.port import Discovery, NoDiscovery
+from p2pdist.discovery.settings import DiscoverySettings
+from p2pdist.errors import ConfigError
+from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.port import NoPeers, Peers
+from p2pdist.peers.tls import PeerTls
+from p2pdist.store.port import Store
+from p2pdist.telemetry.metrics import Metrics
+from p2pdist.transfer.limits import TokenBucket
+from p2pdist.wire.http_auth import HttpAuth
+from p2pdist.wire.keys import ClusterKey
+from p2pdist.wire.records import Endpoint, PeerId, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the rest of the agent needs of the cluster. ``node`` is None in single-host mode."""
+
+    discovery: Discovery
+    peers: Peers
+    node: DiscoveryNode | None
+    own: Provider | None
+
+
+@asynccontextmanager
+async def join_cluster(
+    config: Config,
+    key: ClusterKey | None,
+    peer: PeerId,
+    store: Store,
+    metrics: Metrics,
+    clock: Clock,
+) -> AsyncIterator[Cluster]:
+    """Listen and join; leaving the context withdraws and closes. Raises ConfigError for addresses and files."""
+    if key is None:
+        yield Cluster(NoDiscovery(), NoPeers(), None, None)
+        return
+    auth = HttpAuth(key.derive("peer-http"), peer)
+    tls = _tls(config.peer)
+    client = PeerClientSettings(ssl=tls.client_context() if tls else None)
+    async with HttpPeers(client, auth, clock, CountPeerClient(metrics)) as peers:
+        listener = await _listen(config, auth, tls, store, metrics, clock)
+        try:
+            node = await _start_discovery(config, key, peer, listener.port, clock)
+            try:
+                yield Cluster(node, peers, node, _own(config, peer, listener.port))
+            finally:
+                await node.close()
+        finally:
+            await listener.close()
+
+
+def _tls(peer: PeerConfig) -> PeerTls | None:
+    if peer.tls_cert_file and peer.tls_key_file and peer.tls_ca_file:
+        return PeerTls(peer.tls_cert_file, peer.tls_key_file, peer.tls_ca_file)
+    return None
+
+
+async def _listen(
+    config: Config, auth: HttpAuth, tls: PeerTls | None, store: Store, metrics: Metrics, clock: Clock
+) -> PeerListener:
+    settings = PeerServerSettings(
+        config.agent.name, config.agent.zone, __version__, max_uploads=config.peer.max_uploads
+    )
+    pace = TokenBucket(config.limits.upload, clock).take if config.limits.upload else None
+    app = build_peer_app(store, auth, clock, settings, CountPeerServer(metrics), pace)
+    listener = PeerListener(app)
+    address = config.peer.listen
+    try:
+        await listener.start(address.host, address.port, tls.server_context() if tls else None)
+    except OSError as error:
+        raise ConfigError(f"peer.listen: cannot listen on {address}: {error.strerror or error}") from error
+    return listener
+
+
+async def _start_discovery(
+    config: Config, key: ClusterKey, peer: PeerId, port: int, clock: Clock
+) -> DiscoveryNode:
+    settings = DiscoverySettings(
+        peer=peer,
+        key=key.derive("dht"),
+        listen_host=config.peer.listen.host,
+        listen_port=port,
+        advertise=config.peer.advertise,
+        bootstrap=config.peer.bootstrap,
+        zone=config.agent.zone,
+        snapshot=config.agent.data_dir / "dht-contacts.json",
+    )
+    node = DiscoveryNode(settings, clock)
+    try:
+        await node.start()
+    except OSError as error:
+        raise ConfigError(
+            f"peer.listen: cannot take UDP port {port} of {config.peer.listen.host}: {error.strerror or error}"
+        ) from error
+    return node
+
+
+def _own(config: Config, peer: PeerId, port: int) -> Provider:
+    """How others reach this agent, for the swarm's greetings."""
+    host = outgoing_address(config.peer.listen.host, (_host(each) for each in config.peer.bootstrap))
+    endpoint = Endpoint(host, port)
+    advertised = config.peer.advertise
+    if advertised:
+        name, _, number = advertised.rpartition(":")
+        endpoint = Endpoint(name.strip("[]"), int(number))
+    return Provider(peer, (endpoint,), config.agent.zone)
+
+
+def _host(bootstrap: str) -> str:
+    return bootstrap.rpartition(":")[0].strip("[]")
