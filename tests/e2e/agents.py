@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +57,7 @@ class Agent:
         self._retired: list[Metrics] = []
         self._program: Program | None = None
         self.settings: dict[str, str] = {}
+        self.frozen = False
 
     @property
     def running(self) -> bool:
@@ -73,9 +76,7 @@ class Agent:
         config.write_text(self._config())
         extra = [word for key, value in self.settings.items() for word in ("--set", f"{key}={value}")]
         argv = [sys.executable, "-m", "p2pdist", "agent", "--config", str(config), *extra]
-        self._program = Program(
-            self.host, "agent", argv, {"PYTHONPATH": REPOSITORY, "HOME": str(self.directory)}
-        )
+        self._program = Program(self.host, "agent", argv, {"HOME": str(self.directory)})
         self._program.start()
 
     def wait(self) -> None:
@@ -91,8 +92,22 @@ class Agent:
     def kill(self) -> None:
         """SIGKILL."""
         self._retire()
+        self.frozen = False
         if self._program is not None:
             self._program.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it holds its connections and says nothing. ``thaw`` ends it."""
+        self._retire()
+        os.kill(self.pid, signal.SIGSTOP)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """SIGCONT, where it is frozen."""
+        if self.frozen and self.running:
+            os.kill(self.pid, signal.SIGCONT)
+            self._retired.pop()
+        self.frozen = False
 
     def wipe(self) -> None:
         """Remove what it stored (it must not run)."""
@@ -115,7 +130,7 @@ class Agent:
 
     def metrics(self) -> Metrics:
         """Now; nothing where it does not answer."""
-        if not self.running:
+        if not self.running or self.frozen:
             return NO_METRICS
         try:
             return Metrics(self.admin("/metrics").body.decode())
@@ -132,6 +147,10 @@ class Agent:
 
     def logs(self) -> str:
         return self._program.tail() if self._program else ""
+
+    def log_text(self) -> str:
+        """All that it ever logged."""
+        return self._program.log.read_text(errors="replace") if self._program else ""
 
     def _retire(self) -> None:
         self._retired.append(self.metrics())
@@ -176,6 +195,8 @@ class Cluster:
         )
         key_file.touch(mode=0o600)
         key_file.write_bytes(key.stdout)
+        self.key = key.stdout.decode().strip()
+        self._spoiled = False
         addresses = [host.address for host in hosts]
         self.agents = [
             Agent(host, upstream, key_file, [a for a in addresses if a != host.address]) for host in hosts
@@ -183,13 +204,20 @@ class Cluster:
 
     def ensure(self) -> None:
         """Have all agents run with the ordinary settings, and know each other."""
-        if any(agent.settings for agent in self.agents):
+        for agent in self.agents:
+            agent.thaw()
+        if self._spoiled or any(agent.settings for agent in self.agents):
             self.fresh()
         else:
             self._start([agent for agent in self.agents if not agent.running], None)
 
+    def spoil(self) -> None:
+        """Say that stores or opinions of each other are no longer sound: the next test gets fresh agents."""
+        self._spoiled = True
+
     def fresh(self, settings: Settings | None = None) -> None:
         """Start all agents anew with empty stores."""
+        self._spoiled = False
         self.stop()
         for agent in self.agents:
             agent.wipe()

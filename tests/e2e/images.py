@@ -5,7 +5,9 @@ An image says its own label when it is run, so that a test sees that what runs i
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from p2pdist.oci.descriptor import Platform
-from p2pdist.testing.images import AMD64, MB, Image, build_image, build_index, total_size, write_layout
+from p2pdist.testing.images import AMD64, MB, Image, build_image, build_index, total_size
 from p2pdist.testing.layers import Compression, Layer, build_layer, busybox_files
 from tests.e2e.upstream import HUB, PLAIN, Upstream
 
@@ -37,14 +39,21 @@ class Pushed:
         """As one names it to a runtime."""
         return f"{self.where}/{self.name}"
 
-    @property
-    def hub(self) -> str:
-        """The same image as Docker Hub's: one storage lies behind both."""
-        return f"{HUB}/{self.name}"
+    def at_hub(self) -> Pushed:
+        """The same image as Docker Hub's: there all runtimes, dockerd too, ask the mirror for the same name."""
+        return dataclasses.replace(self, where=HUB)
+
+    def by_digest(self) -> Pushed:
+        """The same image, named by its digest."""
+        return dataclasses.replace(self, name=f"{self.repository}@{self.image.digest}")
+
+    def renamed(self, name: str) -> Pushed:
+        """A name under which nothing was pushed."""
+        return dataclasses.replace(self, name=name)
 
     @property
     def repository(self) -> str:
-        return self.name.rpartition(":")[0]
+        return re.split("[:@]", self.name)[0]
 
     @property
     def tag(self) -> str:
@@ -87,14 +96,14 @@ class ImageShop:
         index = build_index(f"library/app-{number}", "v1", [here, other])
         return self._push(index, label, here)
 
-    def next_version(self, before: Pushed, sizes: Sequence[float] = (1,)) -> Pushed:
-        """Move the tag of an image on to a new version that shares all layers but the last ones."""
+    def next_version(self, before: Pushed, sizes: Sequence[float] = (1,), tag: str = "") -> Pushed:
+        """A new version that shares all layers but the last ones; ``tag`` "" moves the tag of the old one."""
         number = next(self._numbers)
         label = f"label-{number}"
         kept = before.image.layers[: -len(sizes)]
         layers = [*kept, *self._layers(number, label, sizes, "gzip")]
         built = build_image("", "", layers, command=("/bin/cat", "/app/label"))
-        return self._push(built.named(before.repository, before.tag), label, built)
+        return self._push(built.named(before.repository, tag or before.tag), label, built)
 
     def _build(
         self, number: int, label: str, sizes: Sequence[float], flavour: Flavour, compression: Compression, on: Platform
@@ -117,12 +126,24 @@ class ImageShop:
         return made
 
     def _push(self, image: Image, label: str, pulled: Image, *, private: bool = False) -> Pushed:
-        layout = self._directory / f"layout-{label}"
-        write_layout([image], layout)
-        where = self._upstream.push(layout, f"{image.name}:{image.tag}", private=private)
-        shutil.rmtree(layout)
+        files = self._directory / f"push-{label}"
+        files.mkdir()
+        write_files(image, files)
+        where = self._upstream.push(files, f"{image.name}:{image.tag}", private=private)
+        shutil.rmtree(files)
         size = total_size([pulled])
         return Pushed(f"{image.name}:{image.tag}", label, size, len(pulled.blobs), pulled, where)
+
+
+def write_files(image: Image, directory: Path) -> None:
+    """Write skopeo's ``dir:`` form, which holds any type of manifest as it is (an OCI layout holds OCI's only)."""
+    (directory / "version").write_text("Directory Transport Version: 1.1\n")
+    (directory / "manifest.json").write_bytes(image.manifest)
+    for child in image.children:
+        (directory / f"{child.digest.hex}.manifest.json").write_bytes(child.manifest)
+    for digest, content in [blob for one in (image, *image.children) for blob in one.blobs.items()]:
+        assert isinstance(content, bytes)
+        (directory / digest.hex).write_bytes(content)
 
 
 Builder = Callable[[ImageShop], Pushed]

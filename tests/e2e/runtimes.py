@@ -152,7 +152,9 @@ class Cri(Containerd):
         raise NotImplementedError
 
     def forget(self, image: Pushed) -> None:
-        self._ctr("--namespace", "k8s.io", "images", "rm", "--sync", self.reference(image))
+        # CRI keeps an image under several names, all of which hold its content.
+        names = self._ctr("--namespace", "k8s.io", "images", "ls", "--quiet").split()
+        self._ctr("--namespace", "k8s.io", "images", "rm", "--sync", *names)
 
 
 def _field(data: bytes) -> bytes:

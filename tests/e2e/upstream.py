@@ -84,6 +84,10 @@ class Served:
     def manifest_requests(self) -> int:
         return sum(r.kind == "manifest" for r in self.requests)
 
+    def requests_for(self, repository: str) -> list[Request]:
+        """All requests for a repository's manifests and blobs."""
+        return [r for r in self.requests if r.path.startswith(f"/v2/{repository}/")]
+
     def by(self, host: Host) -> Served:
         """Only what one host asked for."""
         return Served(tuple(r for r in self.requests if r.client == host.address))
@@ -145,12 +149,21 @@ class Upstream:
                 lines += log.read().decode(errors="replace").splitlines()
         return Served(tuple(_requests(lines)))
 
-    def push(self, layout: Path, name: str, *, private: bool = False) -> str:
-        """Push an OCI layout's only image; returns the registry it is in."""
+    def push(self, files: Path, name: str, *, private: bool = False) -> str:
+        """Push a directory of skopeo's ``dir:`` form, byte for byte; returns the registry it is in."""
         where = PRIVATE if private else PLAIN
         creds = ["--dest-creds", f"pusher:{tokenserver.USERS['pusher']}"] if private else []
-        copy = ["skopeo", "--insecure-policy", "copy", "--quiet", "--all", "--dest-tls-verify=false", *creds]
-        self.host.run(*copy, f"oci:{layout}:{name}", f"docker://{where}/{name}")
+        copy = [
+            "skopeo",
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--all",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            *creds,
+        ]
+        self.host.run(*copy, f"dir:{files}", f"docker://{where}/{name}")
         return where
 
     def logs(self) -> str:
