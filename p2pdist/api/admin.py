@@ -37,7 +37,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from p2pdist.api.responses import Failure, Refusal, failure_of, json_response
 from p2pdist.errors import BusyError, InvalidInputError, P2PDistError
@@ -115,7 +115,7 @@ def build_admin_app(backend: AdminBackend, settings: AdminSettings | None = None
     chosen = settings or AdminSettings()
     guard = _Guard(chosen)
     views, commands = _Views(backend), _Commands(backend, chosen)
-    app = web.Application(middlewares=[guard.middleware], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[guard.middleware()], client_max_size=MAX_BODY)
     app.router.add_get("/", views.page)
     app.router.add_get("/healthz", views.healthz)
     app.router.add_get("/readyz", views.readyz)
@@ -134,7 +134,13 @@ class _Guard:
 
     def __init__(self, settings: AdminSettings) -> None:
         self._own_names = frozenset({"localhost", *(name.lower() for name in settings.own_names)})
-        self.middleware = web.middleware(self._around)
+
+    def middleware(self) -> Middleware:
+        @web.middleware
+        async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._around(request, handler)
+
+        return around
 
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
