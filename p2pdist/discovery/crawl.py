@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from p2pdist.discovery.hedge import Hedge
 from p2pdist.discovery.lookup import Lookup
-from p2pdist.discovery.protocol import LATE, DhtProtocol
+from p2pdist.discovery.protocol import DhtProtocol
 from p2pdist.discovery.records import Record
 from p2pdist.discovery.routing import Neighbour
 from p2pdist.discovery.service import NOTHING, PROVIDERS, TAGS, Body, as_contact
@@ -54,21 +55,22 @@ class Crawl:
             target, width=width, alpha=protocol.tuning.alpha, enough=enough
         )
         self._records: dict[PeerId, Record] = {}
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._hedges: set[Hedge] = set()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
 
     async def run(self, start: Iterable[Neighbour]) -> Found:
         """Search from ``start`` on; ends at the deadline at the latest, with what there is."""
         self._lookup.learn(start)
-        self._timers.add(self._loop.call_later(self._protocol.tuning.deadline, self._end))
+        deadline = self._loop.call_later(self._protocol.tuning.deadline, self._end)
         self._go_on()
         try:
             await self._over
         finally:
             self._end()
-            for timer in self._timers:
-                timer.cancel()
+            deadline.cancel()
+            for hedge in self._hedges:
+                hedge.cancel()
         return Found(self._lookup.nearest(), self._lookup.stragglers(), self._records)
 
     def _go_on(self) -> None:
@@ -85,24 +87,17 @@ class Crawl:
             self._over.set_result(None)
 
     def _ask(self, node: Neighbour) -> None:
-        hedge = self._protocol.hedge(node)
-        timer = self._loop.call_later(hedge, self._slow, node, self._loop.time() + hedge)
-        self._timers.add(timer)
+        watch = Hedge(self._protocol, node, self._slow)
+        self._hedges.add(watch)
 
         def done(answer: Body | None) -> None:
-            timer.cancel()
-            self._timers.discard(timer)
+            watch.cancel()
+            self._hedges.discard(watch)
             self._answered(node, answer)
 
         self._protocol.call(node, Method.FIND, (self._key.raw, self._wanted), done)
 
-    def _slow(self, node: Neighbour, due: float) -> None:
-        """The hedge is over. When this process itself was held up, answers may be waiting to be read: look later."""
-        now = self._loop.time()
-        if now - due > LATE:
-            hedge = self._protocol.tuning.hedge_floor
-            self._timers.add(self._loop.call_later(hedge, self._slow, node, now + hedge))
-            return
+    def _slow(self, node: Neighbour) -> None:
         self._lookup.slow(node)
         self._go_on()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -40,6 +40,8 @@ T = TypeVar("T")
 MAX_OUTSTANDING = 8192
 MAX_GIVEN_UP = 256
 LATE = 0.005
+MAX_STRETCH = 20.0
+MAX_EXTENSIONS = 3
 _STRANGER_WAIT = 1.0
 
 
@@ -92,6 +94,8 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
         self._waiting: dict[int, _Outstanding] = {}
         self._given_up: OrderedDict[int, _Outstanding] = OrderedDict()
         self._next_id = dice.getrandbits(32)
+        self._lately: deque[float] = deque(maxlen=7)
+        self._stretch = 1.0
 
     # -- what comes in
 
@@ -136,6 +140,7 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
             self.counts["unasked"] += 1
             return
         took = asyncio.get_running_loop().time() - waiting.asked_at
+        self._feel(took, sender)
         sender.rtt.sample(took)
         if self._given_up.pop(message.id, None) is not None:
             self.counts["late"] += 1
@@ -145,6 +150,12 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
         if waiting.timer is not None:
             waiting.timer.cancel()
         waiting.done(message.body)
+
+    def _feel(self, took: float, sender: Neighbour) -> None:
+        usual = sender.rtt.smoothed or self.rtt.smoothed
+        if usual:
+            self._lately.append(took / usual)
+            self._stretch = min(max(sorted(self._lately)[len(self._lately) // 2], 1.0), MAX_STRETCH)
 
     def _refuse(self, opened: object, source: Endpoint | None, now: float) -> None:
         if not isinstance(opened, Refused):
@@ -172,14 +183,18 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
     # -- what goes out
 
     def hedge(self, target: Neighbour) -> float:
-        """Seconds after which a lookup goes on without the target's answer."""
-        rtt = target.rtt if target.rtt.smoothed is not None else self.rtt
-        return rtt.bound(2, self.tuning.hedge_floor, self.tuning.patience_cap / 2)
+        """Seconds after which a lookup goes on without the target's answer, as things are now."""
+        return self._wait(target, 2, self.tuning.hedge_floor, self.tuning.patience_cap / 2)
 
     def patience(self, target: Neighbour) -> float:
-        """Seconds after which the target is suspected."""
+        """Seconds after which the target is suspected, as things are now."""
+        return self._wait(target, 4, self.tuning.patience_floor, self.tuning.patience_cap)
+
+    def _wait(self, target: Neighbour, variations: float, floor: float, cap: float) -> float:
+        """By the target's round-trip time, stretched as far as answers come later than usual just now: then it is this
+        host, or all of them, that is busy."""
         rtt = target.rtt if target.rtt.smoothed is not None else self.rtt
-        return rtt.bound(4, self.tuning.patience_floor, self.tuning.patience_cap)
+        return min(max(rtt.bound(variations, 0.0, cap) * self._stretch, floor), cap)
 
     def call(self, target: Neighbour, method: Method, body: Body, done: Done) -> None:
         """Ask ``target``; ``done`` gets the answer's body, or None when none came in time. Called once, and never
@@ -242,11 +257,14 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
     def _overdue(self, name: int) -> None:
         waiting = self._waiting[name]
         loop = asyncio.get_running_loop()
-        held_up = loop.time() - (waiting.asked_at + waiting.wait) > LATE
-        if held_up and waiting.extensions < 2:
+        waited = loop.time() - waiting.asked_at
+        more = self.patience(waiting.target) - waited if waiting.target is not None else 0.0
+        if waited - waiting.wait > LATE:
+            more = max(more, self.tuning.patience_floor)
+        if more > 0 and waiting.extensions < MAX_EXTENSIONS:
             waiting.extensions += 1
-            waiting.wait = loop.time() - waiting.asked_at + self.tuning.patience_floor
-            waiting.timer = loop.call_later(self.tuning.patience_floor, self._overdue, name)
+            waiting.wait = waited + more
+            waiting.timer = loop.call_later(more, self._overdue, name)
             return
         del self._waiting[name]
         self._given_up[name] = waiting

@@ -17,7 +17,8 @@ from p2pdist.clock import Clock
 from p2pdist.discovery import addresses
 from p2pdist.discovery.addresses import Family
 from p2pdist.discovery.crawl import Crawl, Found
-from p2pdist.discovery.protocol import LATE, DhtProtocol
+from p2pdist.discovery.hedge import Hedge
+from p2pdist.discovery.protocol import DhtProtocol
 from p2pdist.discovery.records import RecordStore
 from p2pdist.discovery.routing import ContactTable, Neighbour
 from p2pdist.discovery.service import NOTHING, Body
@@ -118,31 +119,20 @@ class _Round:
         self._targets = targets
         self._waited_for = set(targets)
         self._answers: dict[Neighbour, Body] = {}
-        self._loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[None] = self._loop.create_future()
-        self._timers: list[asyncio.TimerHandle] = []
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hedges: dict[Neighbour, Hedge] = {}
 
     async def run(self, method: Method, body: Body) -> dict[Neighbour, Body]:
         for target in self._targets:
             self._protocol.call(target, method, body, partial(self._answered, target))
             if target is not self._insist:
-                self._watch(target, self._protocol.hedge(target))
+                self._hedges[target] = Hedge(self._protocol, target, self._settle)
         try:
             await self._over
         finally:
-            for timer in self._timers:
-                timer.cancel()
+            for hedge in self._hedges.values():
+                hedge.cancel()
         return dict(self._answers)
-
-    def _watch(self, target: Neighbour, hedge: float) -> None:
-        due = self._loop.time() + hedge
-        self._timers.append(self._loop.call_later(hedge, self._slow, target, due))
-
-    def _slow(self, target: Neighbour, due: float) -> None:
-        if self._loop.time() - due > LATE:
-            self._watch(target, self._protocol.tuning.hedge_floor)
-        else:
-            self._settle(target)
 
     def _answered(self, target: Neighbour, answer: Body | None) -> None:
         if answer is not None:
@@ -151,5 +141,7 @@ class _Round:
 
     def _settle(self, target: Neighbour) -> None:
         self._waited_for.discard(target)
+        if target in self._hedges:
+            self._hedges[target].cancel()
         if not self._waited_for and not self._over.done():
             self._over.set_result(None)

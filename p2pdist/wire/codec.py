@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ def split_keys(value: object, most: int) -> tuple[ContentKey, ...]:
     return tuple(ContentKey(raw[i : i + KEY_BYTES]) for i in range(0, len(raw), KEY_BYTES))
 
 
+@functools.lru_cache(maxsize=4096)  # a lookup meets the same few hundred addresses again and again
 def encode_endpoint(endpoint: Endpoint) -> bytes:
     """6 bytes for IPv4, 18 for IPv6; raises InvalidInputError for a host that is no address."""
     try:
@@ -158,7 +160,11 @@ def encode_endpoint(endpoint: Endpoint) -> bytes:
 
 def decode_endpoint(value: object) -> Endpoint:
     """What ``encode_endpoint`` made; raises InvalidInputError for anything no datagram could be sent to."""
-    raw = as_bytes(value, 18)
+    return _read_endpoint(as_bytes(value, 18))
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_endpoint(raw: bytes) -> Endpoint:
     if len(raw) not in (6, 18):
         raise InvalidInputError(f"an endpoint is 6 or 18 bytes, not {len(raw)}")
     address = ipaddress.ip_address(raw[:-2])
