@@ -97,6 +97,13 @@ class UpstreamFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """This host announced itself; ``ahead`` incomplete members had done so before."""
+
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """A client waits for these pieces: they come first."""
 
@@ -118,6 +125,7 @@ Event = (
     | PieceHeld
     | RequestFailed
     | UpstreamFailed
+    | Announced
     | Wanted
     | Ticked
 )

@@ -1,0 +1,73 @@
+"""The requests to neighbours that are in flight: by piece, and how many each neighbour has.
+
+Always true here: a member's ``load`` is the number of its flights, ``total`` the number of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from p2pdist.swarm.members import Member
+
+
+@dataclass(slots=True)
+class _Flight:
+    since: float
+    progressed: float
+
+
+class Flights:
+    """See the module's rules."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[int, dict[Member, _Flight]] = {}
+        self.total = 0
+
+    def of(self, piece: int) -> Collection[Member]:
+        """The members a piece is on its way from."""
+        return tuple(self.pieces.get(piece, ()))
+
+    def from_member(self, member: Member) -> list[int]:
+        return [piece for piece, flights in self.pieces.items() if member in flights]
+
+    def take_off(self, piece: int, member: Member, now: float) -> None:
+        self.pieces.setdefault(piece, {})[member] = _Flight(now, now)
+        member.load += 1
+        self.total += 1
+
+    def progressed(self, piece: int, member: Member, now: float) -> bool:
+        """Bytes came; whether they were asked for."""
+        flight = self.pieces.get(piece, {}).get(member)
+        if flight is None:
+            return False
+        flight.progressed = now
+        return True
+
+    def land(self, piece: int, member: Member) -> bool:
+        """The request is over, well or badly; whether it was there."""
+        flights = self.pieces.get(piece)
+        if flights is None or flights.pop(member, None) is None:
+            return False
+        member.load -= 1
+        self.total -= 1
+        if not flights:
+            del self.pieces[piece]
+        return True
+
+    def stalled(self, before: float) -> list[tuple[int, Member]]:
+        """Flights without progress since ``before``."""
+        return [
+            (piece, member)
+            for piece, flights in self.pieces.items()
+            for member, flight in flights.items()
+            if flight.progressed < before
+        ]
+
+    def alone_since(self, before: float) -> list[int]:
+        """Pieces on their way from one source only, since ``before`` or longer."""
+        return [
+            piece
+            for piece, flights in self.pieces.items()
+            if len(flights) == 1 and next(iter(flights.values())).since < before
+        ]

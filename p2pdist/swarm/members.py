@@ -1,0 +1,160 @@
+"""What is known of a swarm's members: who holds which piece, and who fetches which from upstream.
+
+Always true here: only missing pieces have holders; a piece has at most one claim, and its claimer counts as a holder;
+a complete member is in ``seeds`` and not among the holders. Bounded by pieces x members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from p2pdist.swarm.rendezvous import seed_of, weight
+from p2pdist.wire.records import PeerId
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A neighbour. ``load`` are requests to it in flight; it is left alone until ``quiet_until``."""
+
+    peer: PeerId
+    near: bool
+    seed: int
+    have: set[int] = field(default_factory=set)
+    complete: bool = False
+    load: int = 0
+    quiet_until: float = 0.0
+    strikes: int = 0
+    progressed: float = 0.0
+
+
+@dataclass(slots=True)
+class Claim:
+    """Who said, and when, that it fetches a piece from upstream."""
+
+    member: Member
+    since: float
+
+
+class Members:
+    """See the module's rules. ``held`` is the planner's own set of pieces, read here and never changed."""
+
+    def __init__(self, count: int, held: set[int]) -> None:
+        self._count = count
+        self._held = held
+        self.table: dict[PeerId, Member] = {}
+        self.seeds: set[Member] = set()
+        self.holders: dict[int, set[Member]] = {}
+        self.claims: dict[int, Claim] = {}
+
+    def add(self, peer: PeerId, near: bool, now: float) -> Member:
+        member = self.table[peer] = Member(peer, near, seed_of(peer), progressed=now)
+        return member
+
+    def forget(self, member: Member) -> list[int]:
+        """Take a member out; returns the pieces it had claimed."""
+        self.table.pop(member.peer, None)
+        return self.restate(member, (), complete=False)
+
+    def restate(self, member: Member, have: Iterable[int], *, complete: bool) -> list[int]:
+        """The member now holds exactly ``have`` and claims nothing; returns the pieces it had claimed."""
+        opened = [piece for piece, claim in self.claims.items() if claim.member is member]
+        for piece in opened:
+            del self.claims[piece]
+        for piece in [piece for piece, holders in self.holders.items() if member in holders]:
+            self._drop(piece, member)
+        self.seeds.discard(member)
+        member.have, member.complete = set(), False
+        if complete:
+            self._complete(member)
+        else:
+            self.learn(member, have)
+        return opened
+
+    def learn(self, member: Member, pieces: Iterable[int]) -> list[int]:
+        """The member holds these too; returns those that it was not known to hold."""
+        if member.complete:
+            return []
+        fresh = []
+        have, held, count = member.have, self._held, self._count
+        for piece in pieces:
+            if piece in have or not 0 <= piece < count:
+                continue
+            have.add(piece)
+            fresh.append(piece)
+            if piece in held:
+                continue
+            holders = self.holders.get(piece)
+            if holders is None:
+                self.holders[piece] = {member}
+            else:
+                holders.add(member)
+            claim = self.claims.get(piece)
+            if claim is not None and claim.member is member:
+                del self.claims[piece]
+        if len(have) == count:
+            self._complete(member)
+        return fresh
+
+    def _complete(self, member: Member) -> None:
+        for piece in [piece for piece, holders in self.holders.items() if member in holders]:
+            self._drop(piece, member)
+        for piece in [piece for piece, claim in self.claims.items() if claim.member is member]:
+            del self.claims[piece]
+        member.complete, member.have = True, set()
+        self.seeds.add(member)
+
+    def unlearn(self, member: Member, piece: int) -> bool:
+        """The member did not deliver this piece: do not count on it for it. Whether that ended its claim."""
+        if member.complete:
+            member.complete = False
+            self.seeds.discard(member)
+            member.have = set(range(self._count))
+            for other in member.have - self._held:
+                self.holders.setdefault(other, set()).add(member)
+        member.have.discard(piece)
+        if self.release(member, piece):
+            return True
+        self._drop(piece, member)
+        return False
+
+    def claim(self, member: Member, piece: int, now: float) -> bool:
+        """The member fetches a missing piece; whether it stands (an earlier claim of lower weight stays)."""
+        known = self.claims.get(piece)
+        if known is not None and known.member is not member:
+            if weight(known.member.seed, piece) < weight(member.seed, piece):
+                return False
+            self._drop(piece, known.member)
+        self.claims[piece] = Claim(member, now)
+        self.holders.setdefault(piece, set()).add(member)
+        return True
+
+    def release(self, member: Member, piece: int) -> bool:
+        """End the member's claim of a piece, if it has it."""
+        claim = self.claims.get(piece)
+        if claim is None or claim.member is not member:
+            return False
+        del self.claims[piece]
+        self._drop(piece, member)
+        return True
+
+    def arrived(self, piece: int) -> None:
+        """The piece is held here: nobody is needed for it any more."""
+        self.claims.pop(piece, None)
+        self.holders.pop(piece, None)
+
+    def has(self, member: Member, piece: int) -> bool:
+        return member.complete or piece in member.have
+
+    def usable(self, piece: int, now: float) -> bool:
+        """Whether some neighbour can be asked for the piece now or shortly."""
+        soon = now + 1.0
+        holders = self.holders.get(piece, ())
+        return any(m.quiet_until <= soon for m in holders) or any(m.quiet_until <= soon for m in self.seeds)
+
+    def _drop(self, piece: int, member: Member) -> None:
+        holders = self.holders.get(piece)
+        if holders is not None:
+            holders.discard(member)
+            if not holders:
+                del self.holders[piece]

@@ -1,0 +1,39 @@
+"""The planner's numbers. They were tuned with tests/lab/simulate.py; docs name the scenario of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerSettings:
+    """Counts are pieces or requests, times seconds, ``longest_run`` bytes.
+
+    ``per_peer``, ``flights``: requests to one neighbour, and to all. ``window``: how far ahead of the front pieces are
+    fetched. ``upstream_flights``: own requests to upstream. ``backlog``: pieces claimed and not yet spread.
+    ``core``: so many members, the first to announce, divide the upstream; the others follow (see division.py).
+    ``far``: a far neighbour counts as if it had so many requests more. ``eager`` False: only what was
+    wanted is fetched.
+    """
+
+    per_peer: int = 2
+    flights: int = 64
+    window: int = 192
+    upstream_flights: int = 2
+    backlog: int = 4
+    longest_run: int = 32 * 1024 * 1024
+    rank_delay: float = 0.1
+    wanted_ranks: int = 2
+    core: int = 32
+    follow_patience: float = 2.0
+    stall: float = 3.0
+    claim_stale: float = 4.0
+    upstream_stall: float = 15.0
+    spread_patience: float = 3.0
+    upstream_failures: int = 6
+    starved: float = 2.0
+    give_up_after: float = 5.0
+    endgame: int = 4
+    endgame_after: float = 1.0
+    far: int = 1
+    eager: bool = True
