@@ -3,6 +3,7 @@ URL is signed, and a proxy's holds a password."""
 
 from __future__ import annotations
 
+import os
 import ssl
 
 import aiohttp
@@ -59,4 +60,4 @@ def _ssl_reason(error: BaseException) -> str:
 
 def _os_reason(error: OSError) -> str:
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return cause.strerror or type(cause).__name__
+    return os.strerror(cause.errno) if cause.errno else type(cause).__name__

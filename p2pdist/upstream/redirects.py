@@ -17,10 +17,10 @@ _MAX_LOCATION = 8192
 
 def redirect_target(current: URL, location: str, *, plain_http: bool, what: str) -> URL:
     """The absolute URL of a Location header. Raises ProtocolError for none that can be used, DeniedError for a downgrade."""
-    if not location or len(location) > _MAX_LOCATION:
+    if not location or len(location) > _MAX_LOCATION or not location.isprintable():
         raise ProtocolError(f"{what} was redirected without a usable Location")
     try:
-        clean = location.isascii() and location.isprintable() and " " not in location
+        clean = location.isascii() and " " not in location
         target = current.join(URL(location, encoded=clean))
         valid = target.scheme in {"http", "https"} and bool(target.host) and target.user is None
     except ValueError:
