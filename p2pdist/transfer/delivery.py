@@ -119,6 +119,8 @@ class FetchDelivery(_Delivery):
                 position += len(data)
                 continue
             data = await self._fetch.read(position, min(limit - position, stop - position, CHUNK))
+            if not data:  # committed, or thrown away, since
+                await self._fetch.wait_changed()
             async for span in self._charged(position, data):
                 yield span
             position += len(data)

@@ -108,6 +108,11 @@ class BlobFetch:
         self._raise_error()
         return None
 
+    async def wait_changed(self) -> None:
+        """Return at the next news; at once when there will be none."""
+        if not self._done:
+            await self._changed.wait()
+
     async def wait_done(self) -> None:
         """Return when the blob is committed; raises why it is not."""
         while not self._done:
