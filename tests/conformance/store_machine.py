@@ -23,7 +23,7 @@ from tests.conformance.store import content
 
 QUOTA = 6 * SMALL
 NAMES = range(8)
-SIZES = {name: size for name, size in zip(NAMES, [0, 1, 700, SMALL, SMALL + 1, 100_000, 200_000, QUOTA])}  # noqa: B905
+SIZES = dict(enumerate([0, 1, 700, SMALL, SMALL + 1, 100_000, 200_000, QUOTA]))
 names = st.sampled_from(NAMES)
 PIN = Reference.parse("pinned")
 
