@@ -61,11 +61,12 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
                 on_response=metrics.upstream_response,
                 on_received=lambda _, size: metrics.received("upstream", size),
             ) as upstream,
-            join_cluster(config, key, peer, store, metrics, clock) as cluster,
+            _task_group() as links,
+            join_cluster(config, key, peer, store, metrics, clock, links) as cluster,
             _task_group() as tasks,
         ):
             context = _context(config, store, cluster, upstream, metrics, peer, clock)
-            cases = _use_cases(context, tasks)
+            cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
             async with _listeners(config, cluster, cases, backend, metrics) as running:
                 tasks.create_task(cases.announcer.run())
@@ -119,9 +120,11 @@ def _context(
     )
 
 
-def _use_cases(context: TransferContext, tasks: asyncio.TaskGroup) -> UseCases:
+def _use_cases(context: TransferContext, cluster: Cluster, tasks: asyncio.TaskGroup) -> UseCases:
     announcer = Announcer(context.store, context.discovery, context.clock, context.policy)
-    blobs = BlobService(context, tasks, announcer.committed)
+    blobs = BlobService(context, tasks, announcer.committed, cluster.hub)
+    if cluster.arriving is not None:
+        cluster.arriving.find = blobs.arriving
     manifests = ManifestService(context, tasks, announcer.committed)
     puller = ImagePuller(manifests, blobs, context.clock)
     return UseCases(context, blobs, manifests, puller, announcer)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from aiohttp import web
+
 from p2pdist import __version__
 from p2pdist.agent.hooks import CountPeerClient, CountPeerServer
 from p2pdist.agent.identity import outgoing_address
-from p2pdist.api.peer import PeerServerSettings, build_peer_app
+from p2pdist.api.peer import PartialBlob, Partials, PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import PeerListener
 from p2pdist.clock import Clock
 from p2pdist.config.model import Config, PeerConfig
@@ -17,12 +20,15 @@ from p2pdist.discovery.node import DiscoveryNode
 from p2pdist.discovery.port import Discovery, NoDiscovery
 from p2pdist.discovery.settings import DiscoverySettings
 from p2pdist.errors import ConfigError
+from p2pdist.oci.digest import Digest
 from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
 from p2pdist.peers.port import NoPeers, Peers
+from p2pdist.peers.swarm_links import HttpSwarmLinks
 from p2pdist.peers.tls import PeerTls
 from p2pdist.store.port import Store
 from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.limits import TokenBucket
+from p2pdist.transfer.swarm_hub import SwarmHub
 from p2pdist.wire.http_auth import HttpAuth
 from p2pdist.wire.keys import ClusterKey
 from p2pdist.wire.records import Endpoint, PeerId, Provider
@@ -34,8 +40,20 @@ class Cluster:
 
     discovery: Discovery
     peers: Peers
-    node: DiscoveryNode | None
-    own: Provider | None
+    node: DiscoveryNode | None = None
+    own: Provider | None = None
+    hub: SwarmHub | None = None
+    arriving: Arriving | None = None
+
+
+class Arriving:
+    """Finds blobs that are still arriving; knows none until the use cases are built and put in ``find``."""
+
+    def __init__(self) -> None:
+        self.find: Partials | None = None
+
+    def __call__(self, digest: Digest) -> PartialBlob | None:
+        return self.find(digest) if self.find else None
 
 
 @asynccontextmanager
@@ -46,20 +64,32 @@ async def join_cluster(
     store: Store,
     metrics: Metrics,
     clock: Clock,
+    tasks: asyncio.TaskGroup,
 ) -> AsyncIterator[Cluster]:
-    """Listen and join; leaving the context withdraws and closes. Raises ConfigError for addresses and files."""
+    """Listen and join; leaving the context withdraws and closes. Raises ConfigError for addresses and files.
+
+    ``tasks`` owns the links to other agents; it outlives this context.
+    """
     if key is None:
-        yield Cluster(NoDiscovery(), NoPeers(), None, None)
+        yield Cluster(NoDiscovery(), NoPeers())
         return
     auth = HttpAuth(key.derive("peer-http"), peer)
     tls = _tls(config.peer)
     client = PeerClientSettings(ssl=tls.client_context() if tls else None)
     async with HttpPeers(client, auth, clock, CountPeerClient(metrics)) as peers:
-        listener = await _listen(config, auth, tls, store, metrics, clock)
+        hub, arriving = SwarmHub(store), Arriving()
+        pace = TokenBucket(config.limits.upload, clock).take if config.limits.upload else None
+        settings = PeerServerSettings(
+            config.agent.name, config.agent.zone, __version__, max_uploads=config.peer.max_uploads
+        )
+        app = build_peer_app(store, auth, clock, settings, CountPeerServer(metrics), pace, arriving, hub)
+        listener = await _listen(config, app, tls)
         try:
+            own = _own(config, peer, listener.port)
+            hub.connect(HttpSwarmLinks(peers, auth, tasks, hub.lost), own)
             node = await _start_discovery(config, key, peer, listener.port, clock)
             try:
-                yield Cluster(node, peers, node, _own(config, peer, listener.port))
+                yield Cluster(node, peers, node, own, hub, arriving)
             finally:
                 await node.close()
         finally:
@@ -72,14 +102,7 @@ def _tls(peer: PeerConfig) -> PeerTls | None:
     return None
 
 
-async def _listen(
-    config: Config, auth: HttpAuth, tls: PeerTls | None, store: Store, metrics: Metrics, clock: Clock
-) -> PeerListener:
-    settings = PeerServerSettings(
-        config.agent.name, config.agent.zone, __version__, max_uploads=config.peer.max_uploads
-    )
-    pace = TokenBucket(config.limits.upload, clock).take if config.limits.upload else None
-    app = build_peer_app(store, auth, clock, settings, CountPeerServer(metrics), pace)
+async def _listen(config: Config, app: web.Application, tls: PeerTls | None) -> PeerListener:
     listener = PeerListener(app)
     address = config.peer.listen
     try:

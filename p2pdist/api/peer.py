@@ -15,45 +15,39 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import quote
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
+from p2pdist.api.peer_gate import CREDENTIALS, HELLO_PATH, Gate
 from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, send_file
+from p2pdist.api.swarm_inbox import PATH as SWARM_PATH
+from p2pdist.api.swarm_inbox import SwarmDoor
 from p2pdist.clock import Clock
-from p2pdist.errors import BusyError, InvalidInputError
+from p2pdist.errors import BusyError, InvalidInputError, P2PDistError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.ranges import ByteRange, RangeNotSatisfiable, content_range, parse_range
+from p2pdist.peers.swarm_port import SwarmInbox
 from p2pdist.store.port import BlobReader, Store
-from p2pdist.wire.http_auth import (
-    CHALLENGE_HEADER,
-    MAC_HEADER,
-    Credentials,
-    HttpAuth,
-    Refusal,
-    Refused,
-    SteadyWall,
-    Target,
-    Verifier,
-)
+from p2pdist.swarm.geometry import MAX_PIECE
+from p2pdist.wire.http_auth import HttpAuth, Refusal
 from p2pdist.wire.records import PeerId
 
 BLOBS_PATH = "/p2p/v1/blobs/"
-HELLO_PATH = "/p2p/v1/hello"
 MEDIA_TYPE_HEADER = "P2PDist-Media-Type"
-PEER_HEADER = "P2PDist-Peer"
 RETRY_MS_HEADER = "P2PDist-Retry-Ms"
 SMALL_BODY = 64 * 1024
 _SMALL_SLOTS = 128
+_PIECE_SLOTS = 512
+_PIECE_WAIT = 3.0
 _RETRY_SECONDS = 0.25
 _READ = 256 * 1024
-
-CREDENTIALS = web.RequestKey("credentials", Credentials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +60,22 @@ class PeerServerSettings:
     max_uploads: int = 16
     max_uploads_per_peer: int = 8
     progress_timeout: float = PROGRESS_TIMEOUT
+
+
+class PartialBlob(Protocol):
+    """A blob that is still arriving (transfer.fetch.BlobFetch)."""
+
+    @property
+    def size(self) -> int: ...
+
+    async def wait_held(self, offset: int) -> int:
+        """Where the held range that contains ``offset`` stops, once that byte is there."""
+
+    def duplicate(self) -> int | None:
+        """A descriptor of the file that holds the bytes at their offsets; the caller closes it."""
+
+
+Partials = Callable[[Digest], "PartialBlob | None"]
 
 
 class PeerServerHooks:
@@ -88,74 +98,28 @@ def build_peer_app(
     settings: PeerServerSettings,
     hooks: PeerServerHooks | None = None,
     pace: Pace | None = None,
+    partials: Partials | None = None,
+    inbox: SwarmInbox | None = None,
 ) -> web.Application:
     """The application of the peer listener; ``pace`` holds the upload limit (see ``send_file``).
 
+    ``partials`` finds blobs that are still arriving, which are sent on as they do; ``inbox`` takes swarm messages.
+
     Run it with ``PeerListener`` (api/peer_listener.py), which bounds what strangers may occupy.
     """
-    handlers = _PeerHandlers(store, settings, hooks or PeerServerHooks(), pace)
-    gate = _Gate(auth, clock, handlers.hooks)
+    handlers = _PeerHandlers(store, settings, hooks or PeerServerHooks(), pace, partials or _no_partials)
+    gate = Gate(auth, clock, handlers.hooks)
     app = web.Application(middlewares=[gate.middleware()])
     app.on_response_prepare.append(gate.seal)
     app.router.add_get(BLOBS_PATH + "{digest}", handlers.blob, allow_head=True)
     app.router.add_get(HELLO_PATH, handlers.hello, allow_head=False)
+    if inbox is not None:
+        app.router.add_post(SWARM_PATH, SwarmDoor(inbox, auth).receive)
     return app
 
 
-class ProvenConnection:
-    """What a connection may be told by the application: its sender has proven that it holds the cluster key."""
-
-    def proven(self) -> None:
-        raise NotImplementedError
-
-
-class _Gate:
-    """Lets only proven requests in, and seals the answers to them."""
-
-    def __init__(self, auth: HttpAuth, clock: Clock, hooks: PeerServerHooks) -> None:
-        self._auth = auth
-        self._clock = clock
-        self._time = SteadyWall(clock.wall(), clock.now())
-        self._verifier = Verifier(auth, self._time.ms(clock.now()))
-        self._hooks = hooks
-
-    def middleware(self) -> Middleware:
-        @web.middleware
-        async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self._admit(request, handler)
-
-        return admit
-
-    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        target = Target(request.method, request.raw_path, request.headers.get("Range", ""))
-        verdict = self._verifier.admit(
-            request.headers.get("Authorization"),
-            target,
-            self._time.ms(self._clock.now()),
-            anyone=request.path == HELLO_PATH,
-        )
-        if isinstance(verdict, Refused):
-            self._hooks.refused(verdict.reason)
-            return _refusal(verdict)
-        request[CREDENTIALS] = verdict
-        if isinstance(request.protocol, ProvenConnection):
-            request.protocol.proven()
-        return await handler(request)
-
-    async def seal(self, request: web.Request, response: web.StreamResponse) -> None:
-        credentials = request.get(CREDENTIALS)
-        if credentials is not None:
-            response.headers[PEER_HEADER] = self._auth.own.hex
-            response.headers[MAC_HEADER] = self._auth.seal(credentials, response.status, response.headers)
-
-
-def _refusal(verdict: Refused) -> web.Response:
-    response = web.Response(status=401, body=b"unauthorized\n")
-    if verdict.challenge is None:
-        response.force_close()
-    else:
-        response.headers[CHALLENGE_HEADER] = verdict.challenge
-    return response
+def _no_partials(digest: Digest) -> None:
+    return None
 
 
 class _Slots:
@@ -181,13 +145,20 @@ class _Slots:
 
 class _PeerHandlers:
     def __init__(
-        self, store: Store, settings: PeerServerSettings, hooks: PeerServerHooks, pace: Pace | None
+        self,
+        store: Store,
+        settings: PeerServerSettings,
+        hooks: PeerServerHooks,
+        pace: Pace | None,
+        partials: Partials,
     ) -> None:
+        self._partials = partials
         self.hooks = hooks
         self._store = store
         self._settings = settings
         self._pace = pace
         self._large = _Slots(settings.max_uploads, settings.max_uploads_per_peer)
+        self._pieces = _Slots(_PIECE_SLOTS, _PIECE_SLOTS // 8)
         self._small = _Slots(_SMALL_SLOTS, _SMALL_SLOTS // 2)
 
     async def hello(self, request: web.Request) -> web.StreamResponse:
@@ -207,7 +178,7 @@ class _PeerHandlers:
             return web.Response(status=400, body=b"malformed digest\n")
         reader = await self._store.open(digest)
         if reader is None:
-            return _not_found()
+            return await self._partial(request, digest)
         try:
             return await self._answer(request, reader) if reader.info.shared else _not_found()
         finally:
@@ -223,13 +194,76 @@ class _PeerHandlers:
         if request.method == "HEAD" or wanted is None:
             return response
         peer = request[CREDENTIALS].peer
-        slots = self._small if wanted.length <= SMALL_BODY else self._large
         try:
-            with slots.take(peer):
+            with self._slots(wanted.length).take(peer):
                 await self._send(request, response, reader, wanted)
         except BusyError as error:
             self.hooks.busy(peer)
             return _busy(error.retry_after or _RETRY_SECONDS)
+        return response
+
+    def _slots(self, length: int) -> _Slots:
+        if length <= SMALL_BODY:
+            return self._small
+        return self._pieces if length <= MAX_PIECE else self._large
+
+    async def _partial(self, request: web.Request, digest: Digest) -> web.StreamResponse:
+        """A part of a blob that is still arriving here: sent on as it comes, within bounds on every wait."""
+        blob = self._partials(digest)
+        if blob is None:
+            return _not_found()
+        try:
+            wanted, _ = _wanted(request, blob.size)
+        except RangeNotSatisfiable as error:
+            headers = {"Content-Range": error.content_range}
+            return web.Response(status=416, body=b"no such range\n", headers=headers)
+        if wanted is None or request.method == "HEAD" or wanted.length > MAX_PIECE:
+            return _not_found()
+        peer = request[CREDENTIALS].peer
+        try:
+            with self._pieces.take(peer):
+                return await self._send_partial(request, blob, wanted)
+        except BusyError as error:
+            self.hooks.busy(peer)
+            return _busy(error.retry_after or _RETRY_SECONDS)
+
+    async def _send_partial(
+        self, request: web.Request, blob: PartialBlob, wanted: ByteRange
+    ) -> web.StreamResponse:
+        peer = request[CREDENTIALS].peer
+        response = web.StreamResponse(status=206)
+        response.content_length = wanted.length
+        response.content_type = "application/octet-stream"
+        response.headers["Content-Range"] = content_range(wanted, blob.size)
+        file = blob.duplicate()
+        if file is None:
+            return _busy(_RETRY_SECONDS)
+        try:
+            position = wanted.start
+            while position < wanted.stop:
+                async with asyncio.timeout(_PIECE_WAIT):
+                    stop = min(wanted.stop, await blob.wait_held(position))
+                length = stop - position
+                sent = await send_file(
+                    request,
+                    response,
+                    file,
+                    position,
+                    length,
+                    on_sent=lambda size: self.hooks.sent(peer, size),
+                    pace=self._pace,
+                    progress_timeout=self._settings.progress_timeout,
+                )
+                if sent < length:
+                    return response
+                position = stop
+        except (TimeoutError, P2PDistError):
+            if not response.prepared:
+                return _not_found()
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            os.close(file)
         return response
 
     async def _send(

@@ -15,7 +15,7 @@ from typing import cast
 
 from aiohttp import web
 
-from p2pdist.api.peer import ProvenConnection
+from p2pdist.api.peer_gate import ProvenConnection
 
 _MAX_HEADER_LINE = 4096
 _MAX_HEADERS = 32

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -169,6 +169,41 @@ class HttpPeers:
                 raise ProtocolError(f"{endpoint} answered {response.status} to hello")
             texts = [unquote(response.headers.get(f"P2PDist-{part}", ""))[:128] for part in _HELLO_PARTS]
             return PeerHello(_sender(response), *texts)
+
+    async def push(
+        self, provider: Provider, path: str, body: Callable[[Credentials], AsyncIterator[bytes]]
+    ) -> None:
+        """POST what ``body`` yields, as it comes, until it ends or the peer hangs up; errors as in the port.
+
+        A greeting goes first: it finds the address that works, proves the peer, and learns its clock.
+        """
+        endpoint = await self._greet(provider)
+        target = Target("POST", path)
+        time_ms = self._offsets.time_for(provider.peer, self._time.ms(self._clock.now()))
+        credentials = self._auth.sign(target, provider.peer, time_ms, secrets.token_bytes(NONCE_BYTES))
+        scheme = "http" if self._settings.ssl is None else "https"
+        name = self._resolver.name(provider.peer, (endpoint,))
+        url = URL(f"{scheme}://{name}:1{path}", encoded=True)
+        headers = {"Authorization": credentials.header(), "Accept-Encoding": "identity"}
+        try:
+            async with self._open().post(
+                url, headers=headers, data=body(credentials), allow_redirects=False
+            ) as response:
+                if response.status != 200:
+                    raise ProtocolError(f"peer {provider.peer.short} answered {response.status} to {path}")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise UnreachableError(f"peer {provider.peer.short} hung up: {error!r}"[:300]) from error
+
+    async def _greet(self, provider: Provider) -> Endpoint:
+        failure: P2PDistError = UnreachableError(f"peer {provider.peer.short} names no address")
+        for route in usable_endpoints(provider.endpoints):
+            try:
+                await self.hello(route, provider.peer)
+            except (UnreachableError, ProtocolError, DeniedError) as error:
+                failure = error
+            else:
+                return route
+        raise failure
 
     # -- one proven exchange --
 

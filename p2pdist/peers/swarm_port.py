@@ -1,7 +1,7 @@
 """The port of the swarm's control messages: small, ordered per peer, best effort.
 
-Always true here: ``send`` never blocks and never raises; what cannot be delivered is reported once through ``lost``. A peer's
-messages arrive in the order in which they were sent, authenticated as that peer's. Adapters: peers/swarm_links.py,
+Always true here: ``send`` never blocks and never raises; what cannot be delivered is reported once through ``lost``.
+A peer's messages arrive in the order in which they were sent, authenticated as that peer's. Adapters: peers/swarm_links.py,
 testing/memory_peers.py.
 """
 

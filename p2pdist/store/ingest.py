@@ -90,6 +90,10 @@ class DiskIngest:
             return b""
         return await self._hops.run(self._part.read, offset, length)
 
+    def duplicate(self) -> int | None:
+        self._require_open()
+        return self._part.duplicate()
+
     async def commit(self, media_type: str = "", *, shared: bool = True) -> BlobInfo:
         return await self._hops.whole(self._commit(media_type, shared))
 

@@ -150,6 +150,10 @@ class PartFile:
                 self._users -= 1
                 self._close_if_unused()
 
+    def duplicate(self) -> int:
+        """Another descriptor of the same file; it stays good when this one is closed, and when the file is renamed."""
+        return os.dup(self._fd)
+
     def seal(self, *, shared: bool) -> None:
         """Sync, then check size and digest: afterwards the file may be published. Raises DigestMismatchError."""
         try:

@@ -106,6 +106,9 @@ class Ingest(Protocol):
     async def read(self, offset: int, length: int) -> bytes:
         """Bytes that are held; stops at the first gap (b"" when ``offset`` is in one)."""
 
+    def duplicate(self) -> int | None:
+        """A new descriptor of the file that holds the bytes at their offsets, for sendfile; the caller closes it."""
+
     async def commit(self, media_type: str = "", *, shared: bool = True) -> BlobInfo:
         """Check size and digest, sync, rename, sync the directory; afterwards the blob is visible.
 

@@ -43,9 +43,11 @@ class BlobService:
         """What is in progress now."""
         return list(self._fetches.values())
 
-    def fetching(self, digest: Digest) -> BlobFetch | None:
-        """The fetch of this blob that is in progress."""
-        return self._fetches.get(digest)
+    def arriving(self, digest: Digest) -> BlobFetch | None:
+        """The fetch of this blob that is in progress, if peers may have it."""
+        fetch = self._fetches.get(digest)
+        shares = self._context.policy.shares
+        return fetch if fetch is not None and shares(fetch.repository.registry) else None
 
     async def stat(self, repository: Repository, digest: Digest) -> BlobStat:
         """A blob's size, without downloading it. Raises as Mirror.blob_stat."""

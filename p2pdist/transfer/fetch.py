@@ -134,6 +134,10 @@ class BlobFetch:
         self._raise_error()
         return self.size
 
+    def duplicate(self) -> int | None:
+        """A descriptor of the bytes held, for sendfile (see Ingest.duplicate); None when there is no file any more."""
+        return None if self._done else self._ingest.duplicate()
+
     async def read(self, offset: int, length: int) -> bytes:
         """Bytes below ``deliverable``; b"" when they were thrown away in the meantime."""
         return await self._ingest.read(offset, length)

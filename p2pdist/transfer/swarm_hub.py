@@ -29,21 +29,23 @@ class Session(Protocol):
 
 
 class SwarmHub:
-    """Implements peers.swarm_port.SwarmInbox. ``own`` is how others reach this agent."""
+    """Implements peers.swarm_port.SwarmInbox."""
 
-    def __init__(self, store: Store, own: Provider) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._links: SwarmLinks | None = None
-        self._own = own
+        self._own: Provider | None = None
         self._sessions: dict[Digest, Session] = {}
 
     @property
     def own(self) -> Provider:
+        """How others reach this agent."""
+        assert self._own is not None, "not connected"
         return self._own
 
-    def connect(self, links: SwarmLinks) -> None:
-        """Set the sending side; once, before the first session."""
-        self._links = links
+    def connect(self, links: SwarmLinks, own: Provider) -> None:
+        """Set the sending side and who this agent is; once, before the first session."""
+        self._links, self._own = links, own
 
     def open(self, digest: Digest, session: Session) -> None:
         """From now on, messages about the blob go to the session."""
@@ -79,7 +81,7 @@ class SwarmHub:
             self.send(join.sender, encode(Leave(join.digest)))
             return
         have = frozenset(range(Geometry.of(info.size).count))
-        self.send(join.sender, encode(Join(join.digest, info.size, self._own, have)))
+        self.send(join.sender, encode(Join(join.digest, info.size, self.own, have)))
 
     def lost(self, peer: PeerId) -> None:
         """As SwarmInbox.lost."""
