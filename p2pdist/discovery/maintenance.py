@@ -54,6 +54,15 @@ class Maintenance:
             tasks.create_task(self._probe())
             tasks.create_task(self._refresh())
 
+    async def find_advertised(self) -> None:
+        """Learn the address to tell others from the settings (again: a name's address may change)."""
+        if self._server.settings.advertise:
+            target = parse_host_port(self._server.settings.advertise)
+            endpoints = await resolve(target, self._server.family)
+            self._report(target, endpoints)
+            if endpoints:
+                self._server.protocol.advertised = endpoints[0]
+
     async def greeted(self) -> None:
         """Return when the first round of greetings is over."""
         await self._greeted.wait()
@@ -112,14 +121,16 @@ class Maintenance:
         known = {contact.endpoint for contact in self._server.table.contacts()} | self._server.protocol.own
         strangers = list(dict.fromkeys(e for endpoints in resolved for e in endpoints if e not in known))
         self._dice.shuffle(strangers)
-        await asyncio.gather(*(self._server.protocol.greet(e) for e in strangers[:most]))
+        await self._server.protocol.greet(strangers[:most])
 
     def _report(self, target: HostPort, endpoints: list[Endpoint]) -> None:
         if endpoints:
             self._unresolved.discard(target)
         elif target not in self._unresolved:
             self._unresolved.add(target)
-            logger.warning("bootstrap address %s resolves to nothing this host reaches; trying again", target)
+            logger.warning(
+                "%s (peer.bootstrap or advertise) has no address this host reaches; trying again", target
+            )
 
     async def look_around(self) -> None:
         """Meet the nodes nearest to this one, and some far away: their answers fill the table."""
@@ -147,6 +158,7 @@ class Maintenance:
             self._server.records.sweep(self._clock.now())
             if self._clock.now() - refreshed_at >= self._tuning.refresh_every:
                 refreshed_at = self._clock.now()
+                await self.find_advertised()
                 await self.look_around()
                 await self.keep_contacts()
 

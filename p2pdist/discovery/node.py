@@ -17,7 +17,6 @@ import random
 from collections.abc import Iterable, Mapping
 
 from p2pdist.clock import Clock
-from p2pdist.discovery.addresses import parse_host_port, resolve
 from p2pdist.discovery.crawl import merge
 from p2pdist.discovery.maintenance import Maintenance
 from p2pdist.discovery.port import Announcement, Contact
@@ -26,6 +25,7 @@ from p2pdist.discovery.records import Record
 from p2pdist.discovery.server import DhtServer
 from p2pdist.discovery.service import PROVIDERS, TAGS
 from p2pdist.discovery.settings import DiscoverySettings
+from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
 from p2pdist.wire.records import ContentKey, PeerId, Provider, TagRecord
@@ -49,7 +49,7 @@ class DiscoveryNode:
     async def start(self) -> None:
         """Listen, and greet the bootstrap addresses for at most ``start_within`` seconds; raises OSError."""
         await self._server.listen(self._settings.listen_port, self._settings.listen_host)
-        await self._find_advertised()
+        await self._maintenance.find_advertised()
         self._task = asyncio.create_task(self._run(), name="discovery")
         if self._settings.bootstrap or self._settings.snapshot:
             try:
@@ -61,6 +61,7 @@ class DiscoveryNode:
     async def close(self) -> None:
         """Keep the contacts, take the announcements back, stop; never raises for what others do."""
         if self._task is None:
+            await self.abort()
             return
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
@@ -78,8 +79,8 @@ class DiscoveryNode:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-            self._server.stop()
-            await self._server.stopped()
+        self._server.stop()
+        await self._server.stopped()
 
     async def find(self, digest: Digest) -> tuple[Provider, ...]:
         key = ContentKey.of_blob(digest)
@@ -102,7 +103,10 @@ class DiscoveryNode:
 
     async def announce_tag(self, repository: Repository, tag: str, record: TagRecord) -> None:
         mine = TagRecord(self._settings.peer, record.digest, record.media_type, record.size, record.age)
-        await self._publisher.announce_tag(ContentKey.of_tag(repository, tag), mine)
+        try:
+            await self._publisher.announce_tag(ContentKey.of_tag(repository, tag), mine)
+        except InvalidInputError as error:
+            logger.info("the resolution of %s:%s is not shared: %s", repository, tag, error)
 
     def contacts(self) -> tuple[Contact, ...]:
         now = self._clock.now()
@@ -147,15 +151,6 @@ class DiscoveryNode:
             except Exception:
                 logger.exception("discovery's upkeep failed; it goes on in %.0f s", _AFTER_FAULT)
                 await self._clock.sleep(_AFTER_FAULT)
-
-    async def _find_advertised(self) -> None:
-        if self._settings.advertise:
-            target = parse_host_port(self._settings.advertise)
-            endpoints = await resolve(target, self._server.family)
-            if endpoints:
-                self._server.protocol.advertised = endpoints[0]
-            else:
-                logger.warning("peer.advertise %s does not resolve; others use the address they see", target)
 
     async def _met(self, key: ContentKey, wanted: int) -> dict[PeerId, Record]:
         me, now = self._settings.peer, self._clock.now()

@@ -15,7 +15,8 @@ import asyncio
 import logging
 import random
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 from kademlia.protocol import KademliaProtocol
@@ -48,10 +49,13 @@ _STRANGER_WAIT = 1.0
 class _Outstanding:
     """A request that waits for its answer. ``target`` is None when only an address is known."""
 
-    __slots__ = ("asked_at", "done", "extensions", "target", "timer", "wait")
+    __slots__ = ("asked_at", "done", "endpoint", "extensions", "target", "timer", "wait")
 
-    def __init__(self, target: Neighbour | None, done: Done, asked_at: float, wait: float) -> None:
+    def __init__(
+        self, target: Neighbour | None, endpoint: Endpoint, done: Done, asked_at: float, wait: float
+    ) -> None:
         self.target = target
+        self.endpoint = endpoint
         self.done = done
         self.asked_at = asked_at
         self.wait = wait
@@ -122,7 +126,9 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
         if message.to is not None and message.to != self.me:
             self.counts["misdirected"] += 1
             return
-        neighbour, news = self.router.heard(message.sender, message.endpoint or source, session, now)
+        said = message.endpoint
+        endpoint = said if said is not None and self.family.reaches(said) else source
+        neighbour, news = self.router.heard(message.sender, endpoint, session, now)
         if message.method is None:
             self._answered(message, neighbour)
         else:
@@ -163,12 +169,22 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
             return
         self.counts[opened.reason.value] += 1
         if opened.reason is Reason.OWN and source is not None:
-            if len(self.own) < 16:
-                self.own.add(source)
+            self._met_myself(source)
         elif opened.reason is Reason.WRONG_KEY:
             self._complain("wrong key", _WRONG_KEY, source, now)
         elif opened.reason is Reason.SKEWED and self._seldom.due("skew", now):
             logger.warning(_SKEWED, source, abs(opened.skew), "ahead of" if opened.skew > 0 else "behind")
+
+    def _met_myself(self, source: Endpoint) -> None:
+        """We wrote to an address of our own: remember it, and end the wait for its answer."""
+        if len(self.own) < 16:
+            self.own.add(source)
+        for name, waiting in list(self._waiting.items()):
+            if waiting.target is None and waiting.endpoint == source:
+                del self._waiting[name]
+                if waiting.timer is not None:
+                    waiting.timer.cancel()
+                waiting.done(None)
 
     def _complain(self, kind: str, text: str, source: Endpoint | None, now: float) -> None:
         if self._seldom.due(kind, now):
@@ -207,18 +223,20 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
         self.call(target, method, body, lambda answer: _settle(future, answer))
         return await future
 
-    async def greet(self, endpoint: Endpoint) -> bool:
-        """Ping an address of which nothing else is known; whether a member answered."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._call(
-            None,
-            endpoint,
-            Method.PING,
-            (),
-            lambda answer: _settle(future, answer is not None),
-            _STRANGER_WAIT,
-        )
-        return await future
+    async def greet(self, endpoints: Iterable[Endpoint]) -> bool:
+        """Ping addresses of which nothing else is known. True as soon as a member answers (those that answer later are
+        taken in all the same), False when none has within a second."""
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        silent = set(endpoints)
+
+        def done(endpoint: Endpoint, answer: Body | None) -> None:
+            silent.discard(endpoint)
+            if answer is not None or not silent:
+                _settle(answered, answer is not None)
+
+        for endpoint in tuple(silent):
+            self._call(None, endpoint, Method.PING, (), partial(done, endpoint), _STRANGER_WAIT)
+        return await answered if silent else False
 
     def tell(self, target: Neighbour, method: Method, body: Body) -> None:
         """Send a request whose answer nobody waits for."""
@@ -245,7 +263,7 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
     ) -> None:
         loop = asyncio.get_running_loop()
         name = self._new_id()
-        waiting = _Outstanding(target, done, loop.time(), wait)
+        waiting = _Outstanding(target, endpoint, done, loop.time(), wait)
         if len(self._waiting) >= MAX_OUTSTANDING or self.transport is None or self.transport.is_closing():
             loop.call_soon(done, None)
             return

@@ -99,7 +99,9 @@ class Publisher:
         return await self._place(key, published)
 
     async def announce_tag(self, key: ContentKey, tag: TagRecord) -> None:
-        """Place a tag record; of too many, the one placed first is no longer renewed."""
+        """Place a tag record; of too many, the one placed first is no longer renewed. Raises InvalidInputError when the
+        record is beyond its bounds."""
+        codec.encode_tag_record(tag)
         published = self._mine.setdefault(key, Published())
         published.tag, published.since = tag, self._clock.now()
         self._tags.pop(key, None)

@@ -127,15 +127,17 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
         return peer.raw in self._suspects
 
     def due_suspects(self, now: float, most: int) -> list[Neighbour]:
-        """Suspects to ask again now; each call counts as having asked them, and one asked often enough is forgotten."""
+        """Suspects to ask again now; each call counts as having asked them. One asked often enough is forgotten."""
         due = [suspect for suspect in self._suspects.values() if suspect.due <= now][:most]
+        asked = []
         for suspect in due:
             suspect.probes += 1
-            if suspect.probes >= len(PROBE_AFTER):
+            if suspect.probes > len(PROBE_AFTER):
                 del self._suspects[suspect.neighbour.id]
             else:
-                suspect.due = now + PROBE_AFTER[suspect.probes]
-        return [suspect.neighbour for suspect in due]
+                suspect.due = now + PROBE_AFTER[min(suspect.probes, len(PROBE_AFTER) - 1)]
+                asked.append(suspect.neighbour)
+        return asked
 
     def known(self, peer: PeerId) -> Neighbour | None:
         """The contact, if it is in the table."""

@@ -26,7 +26,7 @@ class Tuning:
     hedge_floor: float = 0.004
     patience_floor: float = 0.05
     patience_cap: float = 0.3
-    deadline: float = 0.9
+    deadline: float = 0.6
     ttl: float = 1800.0
     renew_every: float = 600.0
     announce_rate: float = 50.0
