@@ -20,6 +20,7 @@ from p2pdist.clock import Clock, SystemClock
 from p2pdist.config.model import Config
 from p2pdist.config.secrets import read_cluster_key
 from p2pdist.config.upstream import upstream_settings
+from p2pdist.records import PeerId
 from p2pdist.store.disk import DiskStore
 from p2pdist.swarm.peer_health import PeerHealth
 from p2pdist.telemetry.metrics import Metrics
@@ -31,7 +32,6 @@ from p2pdist.transfer.manifests import ManifestService
 from p2pdist.transfer.mirror import PullThroughMirror
 from p2pdist.transfer.pull import ImagePuller
 from p2pdist.upstream.registry_client import RegistryClient
-from p2pdist.wire.records import PeerId
 
 logger = logging.getLogger("p2pdist.agent")
 

@@ -14,6 +14,7 @@ from p2pdist.errors import NotFoundError
 from p2pdist.oci.descriptor import Platform
 from p2pdist.oci.platforms import parse_platform
 from p2pdist.oci.reference import Reference
+from p2pdist.records import PeerId
 from p2pdist.store.port import BlobInfo
 from p2pdist.swarm.peer_health import Standing
 from p2pdist.telemetry.metrics import Metrics
@@ -23,7 +24,6 @@ from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.inventory import ImageEntry, Inventory
 from p2pdist.transfer.manifests import ManifestService
 from p2pdist.transfer.pull import BlobProgress, ImageDone, ImagePuller
-from p2pdist.wire.records import PeerId
 
 
 @dataclass(frozen=True, slots=True)

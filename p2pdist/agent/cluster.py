@@ -25,13 +25,13 @@ from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
 from p2pdist.peers.port import NoPeers, Peers
 from p2pdist.peers.swarm_links import HttpSwarmLinks
 from p2pdist.peers.tls import PeerTls
+from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.store.port import Store
 from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.limits import TokenBucket
 from p2pdist.transfer.swarm_hub import SwarmHub
 from p2pdist.wire.http_auth import HttpAuth
 from p2pdist.wire.keys import ClusterKey
-from p2pdist.wire.records import Endpoint, PeerId, Provider
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from p2pdist.api.peer import PeerServerHooks
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
 from p2pdist.peers.http_client import PeerClientHooks
+from p2pdist.records import PeerId
 from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.hooks import TransferHooks
 from p2pdist.wire.http_auth import Refusal
-from p2pdist.wire.records import PeerId
 
 logger = logging.getLogger("p2pdist.transfer")
 

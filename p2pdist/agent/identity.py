@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from p2pdist.errors import InvalidInputError, StoreError
-from p2pdist.wire.records import PeerId
+from p2pdist.records import PeerId
 
 FILE = "peer.id"
 

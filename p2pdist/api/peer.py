@@ -34,10 +34,10 @@ from p2pdist.errors import BusyError, InvalidInputError, P2PDistError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.ranges import ByteRange, RangeNotSatisfiable, content_range, parse_range
 from p2pdist.peers.swarm_port import SwarmInbox
+from p2pdist.records import PeerId
 from p2pdist.store.port import BlobReader, Store
 from p2pdist.swarm.geometry import MAX_PIECE
 from p2pdist.wire.http_auth import HttpAuth, Refusal
-from p2pdist.wire.records import PeerId
 
 BLOBS_PATH = "/p2p/v1/blobs/"
 MEDIA_TYPE_HEADER = "P2PDist-Media-Type"

@@ -35,6 +35,7 @@ from p2pdist.oci.content import BlobStat, ContentStream
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.body import BodySpan, HttpBody, answered_span, content_length
 from p2pdist.peers.routes import Route, RouteResolver, Routes, usable_endpoints
+from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.wire.http_auth import (
     CHALLENGE_HEADER,
     MAC_HEADER,
@@ -46,7 +47,6 @@ from p2pdist.wire.http_auth import (
     SteadyWall,
     Target,
 )
-from p2pdist.wire.records import Endpoint, PeerId, Provider
 
 _BLOBS = "/p2p/v1/blobs/"
 _HELLO = "/p2p/v1/hello"

@@ -14,7 +14,7 @@ from typing import Protocol
 from p2pdist.errors import UnreachableError
 from p2pdist.oci.content import BlobStat, ContentStream
 from p2pdist.oci.digest import Digest
-from p2pdist.wire.records import Provider
+from p2pdist.records import Provider
 
 
 class Peers(Protocol):

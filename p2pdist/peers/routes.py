@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from p2pdist.wire.records import MAX_ENDPOINTS, Endpoint, PeerId
+from p2pdist.records import MAX_ENDPOINTS, Endpoint, PeerId
 
 _MAX_NAMES = 4096
 Route = tuple[Endpoint, ...]

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable
 
 from p2pdist.errors import P2PDistError
 from p2pdist.peers.http_client import HttpPeers
+from p2pdist.records import PeerId, Provider
 from p2pdist.wire.http_auth import Credentials, FrameSeal, HttpAuth
-from p2pdist.wire.records import PeerId, Provider
 
 logger = logging.getLogger(__name__)
 

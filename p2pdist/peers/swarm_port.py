@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from p2pdist.wire.records import PeerId, Provider
+from p2pdist.records import PeerId, Provider
 
 
 class SwarmLinks(Protocol):

@@ -132,8 +132,9 @@ class Division:
         """A piece from upstream is whole here: half of those who may need it are to have it soon."""
         leechers = [member for member in members if not member.complete]
         lacking = sum(piece not in member.have for member in leechers)
-        if lacking * 2 > len(leechers):
-            self._unspread[piece] = (lacking - len(leechers) // 2, now)
+        left = int(len(leechers) * (1 - self._settings.spread_to))
+        if lacking > left:
+            self._unspread[piece] = (lacking - left, now)
 
     def spread(self, pieces: Iterable[int]) -> bool:
         """One more neighbour holds these; whether one of them counts as spread now."""

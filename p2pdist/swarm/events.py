@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from p2pdist.wire.records import PeerId
+from p2pdist.records import PeerId
 
 
 class Failure(enum.StrEnum):

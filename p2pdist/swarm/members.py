@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from p2pdist.records import PeerId
 from p2pdist.swarm.rendezvous import seed_of, weight
-from p2pdist.wire.records import PeerId
 
 
 @dataclass(slots=True, eq=False)

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from p2pdist.wire.records import PeerId, Provider
+from p2pdist.records import PeerId, Provider
 
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 30.0

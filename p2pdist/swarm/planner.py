@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from p2pdist.records import PeerId
 from p2pdist.swarm import events as ev
 from p2pdist.swarm.division import Division
 from p2pdist.swarm.flights import Flights
@@ -34,7 +35,6 @@ from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import seed_of, weight
 from p2pdist.swarm.settings import PlannerSettings as PlannerSettings
-from p2pdist.wire.records import PeerId
 
 
 class Planner:
@@ -375,7 +375,10 @@ class Planner:
         starved = now - self._arrived > self.settings.starved and not division.flights
         if members.seeds and not starved:
             return None
-        looked, most_looked = 0, 4 * (len(members.table) + 1)
+        room = self.settings.open_claims - len(members.claims) - len(division.flights)
+        if room <= 0 and members.table:
+            return None
+        looked = 0
         for piece in self._missing():
             sourced = piece in members.holders or bool(members.seeds)
             if sourced and (not starved or members.usable(piece, now)):
@@ -384,7 +387,7 @@ class Planner:
             if division.due(piece, members.table.values(), most, now):
                 return piece
             looked += 1
-            if looked > most_looked:
+            if looked >= room:
                 return None
         return None
 

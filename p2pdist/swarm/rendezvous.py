@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from p2pdist.wire.records import PeerId
+from p2pdist.records import PeerId
 
 _MASK = (1 << 64) - 1
 

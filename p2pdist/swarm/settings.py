@@ -11,6 +11,7 @@ class PlannerSettings:
 
     ``per_peer``, ``flights``: requests to one neighbour, and to all. ``window``: how far ahead of the front pieces are
     fetched. ``upstream_flights``: own requests to upstream. ``backlog``: pieces claimed and not yet spread.
+    ``open_claims``: of all members together, as far as known.
     ``core``: so many members, the first to announce, divide the upstream; the others follow (see division.py).
     ``far``: a far neighbour counts as if it had so many requests more. ``eager`` False: only what was
     wanted is fetched.
@@ -19,8 +20,10 @@ class PlannerSettings:
     per_peer: int = 2
     flights: int = 64
     window: int = 192
-    upstream_flights: int = 2
+    upstream_flights: int = 1
     backlog: int = 4
+    spread_to: float = 0.5
+    open_claims: int = 64
     longest_run: int = 32 * 1024 * 1024
     rank_delay: float = 0.1
     wanted_ranks: int = 2

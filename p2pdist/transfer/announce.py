@@ -12,9 +12,9 @@ import logging
 from p2pdist.clock import Clock
 from p2pdist.discovery.port import Discovery
 from p2pdist.oci.digest import Digest
+from p2pdist.records import PeerId, TagRecord
 from p2pdist.store.port import Store
 from p2pdist.transfer.context import TransferPolicy
-from p2pdist.wire.records import PeerId, TagRecord
 
 logger = logging.getLogger(__name__)
 

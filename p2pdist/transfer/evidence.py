@@ -9,8 +9,8 @@ import hashlib
 from dataclasses import dataclass
 
 from p2pdist.oci.digest import Digest
+from p2pdist.records import PeerId, Provider
 from p2pdist.store.port import BlobReader, Ingest, Store
-from p2pdist.wire.records import PeerId, Provider
 
 SLICE = 1024 * 1024
 

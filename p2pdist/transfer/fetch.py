@@ -24,6 +24,7 @@ from p2pdist.errors import (
 )
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
+from p2pdist.records import PeerId, Provider
 from p2pdist.retention.ranges import RangeSet
 from p2pdist.store.port import BlobReader, Ingest
 from p2pdist.transfer.content import Source
@@ -31,7 +32,6 @@ from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.evidence import Evidence, SliceHash, collect_evidence, differing_peers
 from p2pdist.transfer.fill import Fill
 from p2pdist.transfer.sequential_fill import SequentialFill
-from p2pdist.wire.records import PeerId, Provider
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from typing import Protocol
 
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
+from p2pdist.records import Provider
 from p2pdist.retention.ranges import RangeSet
 from p2pdist.transfer.content import Source
-from p2pdist.wire.records import Provider
 
 
 class Target(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
-from p2pdist.wire.records import PeerId
+from p2pdist.records import PeerId
 
 
 class TransferHooks:

@@ -25,6 +25,7 @@ from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import MAX_MANIFEST, parse_manifest, sniff_media_type
 from p2pdist.oci.media_types import acceptable
 from p2pdist.oci.reference import Repository
+from p2pdist.records import PeerId, Provider, TagRecord
 from p2pdist.store.port import TagEntry
 from p2pdist.transfer.content import ServedManifest, Source
 from p2pdist.transfer.context import TransferContext
@@ -32,7 +33,6 @@ from p2pdist.transfer.fetch import Committed
 from p2pdist.transfer.single_flight import SingleFlight
 from p2pdist.transfer.source_plan import note_failure
 from p2pdist.upstream.port import UpstreamManifest
-from p2pdist.wire.records import PeerId, Provider, TagRecord
 
 logger = logging.getLogger(__name__)
 

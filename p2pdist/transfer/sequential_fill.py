@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from p2pdist.errors import DigestMismatchError, P2PDistError, StoreFullError
+from p2pdist.records import PeerId, Provider
 from p2pdist.transfer.content import Source
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.fill import Target
 from p2pdist.transfer.source_plan import SourcePlan
-from p2pdist.wire.records import PeerId, Provider
 
 
 class SequentialFill:

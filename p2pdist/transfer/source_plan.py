@@ -21,9 +21,9 @@ from p2pdist.errors import (
 )
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
+from p2pdist.records import PeerId, Provider
 from p2pdist.swarm.peer_health import Standing
 from p2pdist.transfer.context import TransferContext
-from p2pdist.wire.records import PeerId, Provider
 
 UPSTREAM = None
 """Stands for the registry among the sources that ``next`` returns."""

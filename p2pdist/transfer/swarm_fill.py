@@ -21,6 +21,7 @@ from p2pdist.errors import (
     StoreFullError,
     UnreachableError,
 )
+from p2pdist.records import PeerId, Provider
 from p2pdist.swarm import events as ev
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.planner import Planner
@@ -30,7 +31,6 @@ from p2pdist.transfer.fill import Target
 from p2pdist.transfer.sequential_fill import check_upstream_size
 from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_hub import SwarmHub
-from p2pdist.wire.records import PeerId, Provider
 from p2pdist.wire.swarm_messages import (
     MAX_MEMBERS,
     Join,

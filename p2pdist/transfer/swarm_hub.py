@@ -12,9 +12,9 @@ from typing import Protocol
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.swarm_port import SwarmLinks
+from p2pdist.records import PeerId, Provider
 from p2pdist.store.port import Store
 from p2pdist.swarm.geometry import Geometry
-from p2pdist.wire.records import PeerId, Provider
 from p2pdist.wire.swarm_messages import Join, Leave, SwarmMessage, decode, encode
 
 logger = logging.getLogger(__name__)

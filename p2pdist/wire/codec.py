@@ -21,7 +21,7 @@ import msgpack
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
-from p2pdist.wire.records import (
+from p2pdist.records import (
     MAX_ENDPOINTS,
     MAX_RECORD_BYTES,
     MAX_ZONE,

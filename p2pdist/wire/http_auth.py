@@ -31,7 +31,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from p2pdist.errors import InvalidInputError
-from p2pdist.wire.records import PeerId
+from p2pdist.records import PeerId
 
 CHALLENGE_HEADER = "P2PDist-Challenge"
 MAC_HEADER = "P2PDist-Mac"

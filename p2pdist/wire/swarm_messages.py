@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
+from p2pdist.records import Provider
 from p2pdist.wire.codec import (
     as_bool,
     as_bytes,
@@ -26,7 +27,6 @@ from p2pdist.wire.codec import (
     pack,
     unpack_bounded,
 )
-from p2pdist.wire.records import Provider
 
 MAX_FRAME = 64 * 1024
 MAX_PIECES = 1 << 17
