@@ -190,6 +190,13 @@ def error_detail(body: bytes) -> str:
     return "".join(char if char.isprintable() else " " for char in text)[:_MAX_ERROR_TEXT].strip(": ")
 
 
+def refuse_encoding(headers: Headers, what: str) -> None:
+    """Raises ProtocolError for a compressed body, since identity was asked for and the bytes have a digest."""
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise ProtocolError(f"{what} came compressed ({encoding[:40]!r}), which was not asked for")
+
+
 def check_manifest_size(size: int | None, what: str) -> None:
     """Raises ProtocolError for one that is too large to be a manifest."""
     if size is not None and size > MAX_MANIFEST:

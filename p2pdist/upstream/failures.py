@@ -10,8 +10,8 @@ import aiohttp
 
 from p2pdist.errors import ProtocolError, SourceError, UnreachableError
 
-FOREIGN = (aiohttp.ClientError, OSError, ValueError)
-"""What a request may raise besides TimeoutError (which is an OSError) and cancellation."""
+FOREIGN = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
+"""What aiohttp raises besides cancellation; RuntimeError for a session or connection that was closed meanwhile."""
 
 
 class UntrustedError(UnreachableError):

@@ -16,10 +16,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlencode
 
-import aiohttp
-
 from p2pdist.clock import Clock, SystemClock
-from p2pdist.errors import ConfigError, DeniedError, InvalidInputError, ProtocolError
+from p2pdist.errors import ConfigError, DeniedError, InvalidInputError
 from p2pdist.oci import media_types
 from p2pdist.oci.content import BlobStat, ContentStream
 from p2pdist.oci.digest import Digest
@@ -165,13 +163,10 @@ class RegistryClient:
         return UpstreamManifest(digest, media_type, size, None)
 
     async def _get_manifest(self, http: RegistryHttp, ask: Ask, target: str | Digest) -> UpstreamManifest:
-        response = await http.open(ask)
-        body = await http.read(response, MAX_MANIFEST, ask.what, counted=True)
-        _refuse_encoding(response, ask.what)
-        digest = answers.manifest_digest(body, target, response.headers, ask.what)
-        return UpstreamManifest(
-            digest, answers.manifest_type(body, response.headers, ask.what), len(body), body
-        )
+        headers, body = await http.fetch(ask, MAX_MANIFEST, counted=True)
+        answers.refuse_encoding(headers, ask.what)
+        digest = answers.manifest_digest(body, target, headers, ask.what)
+        return UpstreamManifest(digest, answers.manifest_type(body, headers, ask.what), len(body), body)
 
     @asynccontextmanager
     async def _blob(
@@ -195,15 +190,14 @@ class RegistryClient:
         known = urlencode({key: value for key, value in query.items() if key in answers.PAGE_KEYS})
         ask = Ask(kind, f"{path}?{known}" if known else path, what, _scope(repository))
         async with http.small_slot():
-            response = await http.open(ask)
-            body = await http.read(response, MAX_PAGE, what)
-        _refuse_encoding(response, what)
-        headers = {"Content-Type": answers.content_type(response.headers) or media_types.JSON}
-        link = answers.next_link(response.headers, path)
+            received, body = await http.fetch(ask, MAX_PAGE)
+        answers.refuse_encoding(received, what)
+        headers = {"Content-Type": answers.content_type(received) or media_types.JSON}
+        link = answers.next_link(received, path)
         if link is not None:
             headers["Link"] = link
-        if "OCI-Filters-Applied" in response.headers:
-            headers["OCI-Filters-Applied"] = response.headers["OCI-Filters-Applied"][:256]
+        if "OCI-Filters-Applied" in received:
+            headers["OCI-Filters-Applied"] = received["OCI-Filters-Applied"][:256]
         return UpstreamPage(body, headers)
 
 
@@ -224,12 +218,6 @@ def _manifest_ask(repository: Repository, target: str | Digest, accept: Sequence
     separator = "@" if isinstance(target, Digest) else ":"
     what = f"manifest {repository}{separator}{target}"
     return Ask("manifest", path, what, _scope(repository), headers={"Accept": wanted})
-
-
-def _refuse_encoding(response: aiohttp.ClientResponse, what: str) -> None:
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in {"", "identity"}:
-        raise ProtocolError(f"{what} came compressed ({encoding[:40]!r}), which was not asked for")
 
 
 class _TlsContexts:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
@@ -34,6 +35,9 @@ MAX_ERROR_BODY = 16 * 1024
 MAX_TOKEN_BODY = 256 * 1024
 _MAX_HEADER = 32 * 1024
 _KEEP_ALIVE = 30.0
+
+T = TypeVar("T")
+Headers = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +138,23 @@ class RegistryHttp:
 
     async def open(self, ask: Ask) -> aiohttp.ClientResponse:
         """Ask, and ask again as the policy allows; raises what the port names for anything that was not expected."""
+        return await self._retried(lambda: self._open_once(ask))
+
+    async def fetch(self, ask: Ask, limit: int, *, counted: bool = False) -> tuple[Headers, bytes]:
+        """As ``open``, with the whole body in the tries; ProtocolError beyond ``limit`` bytes."""
+
+        async def once() -> tuple[Headers, bytes]:
+            response = await self._open_once(ask)
+            return response.headers, await self._read(response, limit, ask.what, counted=counted)
+
+        return await self._retried(once)
+
+    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
         clock, policy = self.environment.clock, self._settings.retry
         started, done = clock.now(), 0
         while True:
             try:
-                return await self._open_once(ask)
+                return await attempt()
             except UntrustedError:
                 raise
             except (UnreachableError, BusyError) as error:
@@ -158,7 +174,7 @@ class RegistryHttp:
     async def _refusal(self, ask: Ask, response: aiohttp.ClientResponse) -> P2PDistError:
         retry_after = self._retry_after(response)
         try:
-            detail = answers.error_detail(await self.read(response, MAX_ERROR_BODY, ask.what))
+            detail = answers.error_detail(await self._read(response, MAX_ERROR_BODY, ask.what))
         except P2PDistError:
             detail = ""
         error = answers.refusal(response.status, ask.what, detail, retry_after)
@@ -232,15 +248,15 @@ class RegistryHttp:
         headers = {"Authorization": request.authorization} if request.authorization else {}
         method = "GET" if request.form is None else "POST"
         response = await self._send("token", method, request.url, headers, request.form)
-        body = await self.read(response, MAX_TOKEN_BODY, f"a token for registry {self.registry.name}")
+        body = await self._read(response, MAX_TOKEN_BODY, f"a token for registry {self.registry.name}")
         return TokenAnswer(response.status, body, self._retry_after(response))
 
     # -- bodies --
 
-    async def read(
+    async def _read(
         self, response: aiohttp.ClientResponse, limit: int, what: str, *, counted: bool = False
     ) -> bytes:
-        """The whole body, and close it; ProtocolError beyond ``limit`` bytes. ``counted`` bytes are observed."""
+        """The whole body, and close it; ``counted`` bytes are observed."""
         reader = self.reader(response, what, counted=counted)
         parts: list[bytes] = []
         size = 0
@@ -291,7 +307,7 @@ class BodyReader:
         except TimeoutError as error:
             raise StalledError(f"{self._what}: no byte came for {self._timeout:g} s") from error
         except FOREIGN as error:
-            raise translate(error, self._what) from error
+            raise translate(error, f"registry {self._registry} ({self._what})") from error
         finally:
             self._count()
 
