@@ -76,13 +76,13 @@ class Accounts:
             entry.media_type,
             entry.committed_at,
             entry.used_at,
-            digest in self._pinned,
+            bool(self._pinned) and digest in self._pinned,
             entry.shared,
         )
 
     def infos(self) -> list[BlobInfo]:
         """All blobs, most recently used first."""
-        return [self._info(digest, self._blobs[digest]) for digest in reversed(self._blobs)]
+        return [self._info(digest, entry) for digest, entry in reversed(self._blobs.items())]
 
     def digests(self) -> Iterator[Digest]:
         """All blobs, least recently used first."""

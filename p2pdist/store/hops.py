@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+from p2pdist.errors import StoreError
 from p2pdist.oci.digest import Digest
 
 P = ParamSpec("P")
@@ -29,9 +30,12 @@ class Hops:
         self._sequences: set[asyncio.Task[Any]] = set()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of ``function`` called in a thread."""
-        future = asyncio.wrap_future(self._executor.submit(function, *args, **kwargs))
-        return await _outlast(future)
+        """The result of ``function`` called in a thread; raises StoreError after ``close``."""
+        try:
+            submitted = self._executor.submit(function, *args, **kwargs)
+        except RuntimeError as error:
+            raise StoreError("the store is closed") from error
+        return await _outlast(asyncio.wrap_future(submitted))
 
     def later(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call ``function``, which must not raise, in a thread, and wait for it only in ``close``."""

@@ -175,7 +175,8 @@ class Layout:
         for path in sorted(self.ingest.iterdir()):
             digest = _part_digest(path)
             if digest is None or not self.part(digest).is_file():
-                path.unlink()
+                if not path.is_dir():
+                    path.unlink()
             elif path.suffix == ".part":
                 found.append((digest, path.stat().st_mtime))
         return sorted(found, key=lambda item: item[1])

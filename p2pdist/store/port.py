@@ -35,7 +35,10 @@ class BlobInfo:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes and counts, now. ``committed + reserved <= quota``."""
+    """Bytes, and counts of committed blobs (``blobs``, and how many of them are ``pinned``), now.
+
+    ``committed + reserved <= quota``.
+    """
 
     committed: int
     reserved: int
@@ -101,7 +104,11 @@ class Ingest(Protocol):
     def held(self) -> tuple[tuple[int, int], ...]: ...
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write within [0, size); raises InvalidInputError beyond it, StoreFullError when the disk is full."""
+        """Write within [0, size); raises InvalidInputError beyond it, StoreFullError when the disk is full.
+
+        Tasks may write at once. Bytes that are held already are replaced (dearly, when they differ: all is hashed
+        again). After commit, close or discard it raises StoreError, and ``read`` gives b"".
+        """
 
     async def read(self, offset: int, length: int) -> bytes:
         """Bytes that are held; stops at the first gap (b"" when ``offset`` is in one)."""
@@ -145,7 +152,10 @@ class Store(Protocol):
     async def put(
         self, digest: Digest, data: bytes, media_type: str = "", *, shared: bool = True
     ) -> BlobInfo:
-        """Ingest and commit a small blob in one step (no-op when it is held). Raises as ingest and commit do."""
+        """Ingest and commit a small blob in one step. Raises as ingest and commit do; waits for another put of it.
+
+        When it is held, only what is newly known of it is kept: a media type, and that it may be shared.
+        """
 
     async def delete(self, digest: Digest) -> bool:
         """Drop a committed blob now unless it is open or pinned; whether it was dropped."""
@@ -180,7 +190,7 @@ class Store(Protocol):
         """Newest resolution of each tag (with ``history`` all of them), newest first; at most 10,000."""
 
     async def pin(self, reference: Reference, digests: Iterable[Digest]) -> None:
-        """Keep these blobs from eviction until ``unpin(reference)``."""
+        """Keep these blobs, besides those of earlier calls, from eviction until ``unpin(reference)``."""
 
     async def unpin(self, reference: Reference) -> bool: ...
 
