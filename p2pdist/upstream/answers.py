@@ -26,6 +26,7 @@ from p2pdist.oci import media_types
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import MAX_MANIFEST, sniff_media_type
 from p2pdist.oci.ranges import parse_content_range
+from p2pdist.upstream.retry import RETRIED_STATUSES, LastingError
 
 _MAX_ERROR_TEXT = 300
 _LENGTH = re.compile(r"[0-9]{1,19}\Z")
@@ -174,8 +175,8 @@ def refusal(status: int, what: str, detail: str, retry_after: float | None = Non
     if status == 429 or (status == 503 and retry_after is not None):
         return BusyError(said, retry_after)
     if status == 407:
-        return UnreachableError(f"{said}; put the proxy's user name and password into its URL")
-    if status >= 500 or status == 408:
+        return LastingError(f"{said}; put the proxy's user name and password into its URL")
+    if status in RETRIED_STATUSES:
         return UnreachableError(said)
     return ProtocolError(said)
 

@@ -94,7 +94,7 @@ class Authorizer:
         known = self._scopes.get(scope)
         if known is None or known.challenge is None:
             return None
-        return await self._token(known, scope, stale="")
+        return await self._token(known, known.challenge, scope, stale="")
 
     async def answer(self, challenges: Sequence[Challenge], scope: str, used: str | None) -> str | None:
         """The Authorization for a second try after a 401 to one with ``used``; None when there is nothing else to try.
@@ -142,7 +142,7 @@ class Authorizer:
             self._make_room()
             known = self._scopes.setdefault(scope, _Scope())
         known.challenge = challenge
-        return await self._token(known, scope, stale=used or "")
+        return await self._token(known, challenge, scope, stale=used or "")
 
     def _make_room(self) -> None:
         while len(self._scopes) >= _MAX_SCOPES:
@@ -163,7 +163,7 @@ class Authorizer:
                 f"there. Only a registry whose url is configured with http:// may do that"
             )
 
-    async def _token(self, known: _Scope, scope: str, stale: str) -> str:
+    async def _token(self, known: _Scope, challenge: Challenge, scope: str, stale: str) -> str:
         """A header with a token that is not ``stale``: the one at hand, the one being fetched, or a new one."""
         # The number of the request whose failure would be this caller's too: the one in flight, else the next.
         mine = known.asked if known.asked > known.answered else known.asked + 1
@@ -174,9 +174,10 @@ class Authorizer:
                 raise known.error
             known.asked, known.error = known.asked + 1, None
             try:
-                known.token, lifetime = await self._fetch(known, scope)
+                known.token, lifetime = await self._fetch(challenge, scope)
             except P2PDistError as error:
-                known.token, known.error = "", error
+                # Without its challenge the next request asks the registry again, which may want something else by now.
+                known.token, known.error, known.challenge = "", error, None
                 raise
             else:
                 known.renew_at = self._clock.now() + lifetime - min(_MARGIN, lifetime / 5)
@@ -184,9 +185,8 @@ class Authorizer:
                 known.answered = known.asked
             return known.token
 
-    async def _fetch(self, known: _Scope, scope: str) -> tuple[str, float]:
-        assert known.challenge is not None
-        parameters = known.challenge.parameters
+    async def _fetch(self, challenge: Challenge, scope: str) -> tuple[str, float]:
+        parameters = challenge.parameters
         wanted = parameters.get("scope", "")[:_MAX_SCOPE] or scope
         credentials = await self._source.find(self._registry.name)
         request = _token_request(URL(parameters["realm"]), parameters.get("service", ""), wanted, credentials)

@@ -9,27 +9,22 @@ import ssl
 import aiohttp
 
 from p2pdist.errors import ProtocolError, SourceError, UnreachableError
+from p2pdist.upstream.retry import LastingError
 
 FOREIGN = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 """What aiohttp raises besides cancellation; RuntimeError for a session or connection that was closed meanwhile."""
 
 
-class UntrustedError(UnreachableError):
-    """TLS failed on what another try will not change, so none is made."""
-
-
 def translate(error: BaseException, where: str) -> SourceError:
     """The error to raise from ``error``; ``where`` names the host that was asked."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return UntrustedError(f"{where} has a certificate that is not trusted ({_verify(error)}); {_CA_HINT}")
+        return LastingError(f"{where} has a certificate that is not trusted ({_verify(error)}); {_CA_HINT}")
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return UntrustedError(
-            f"{where}: TLS failed ({_ssl_reason(error)}); is its url right, https and port?"
-        )
+        return LastingError(f"{where}: TLS failed ({_ssl_reason(error)}); is its url right, https and port?")
     if isinstance(error, TimeoutError):
         return UnreachableError(f"{where} did not answer in time")
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return UnreachableError(f"{where}: the HTTP proxy answered {error.status}")
+        return LastingError(f"{where}: the HTTP proxy answered {error.status}")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return UnreachableError(f"{where}: the name {error.host} cannot be resolved")
     if isinstance(error, aiohttp.ClientProxyConnectionError):

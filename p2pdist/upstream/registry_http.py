@@ -25,10 +25,10 @@ from p2pdist.upstream import answers
 from p2pdist.upstream.auth import Authorizer, TokenAnswer, TokenRequest
 from p2pdist.upstream.challenge import parse_challenges
 from p2pdist.upstream.credentials import CredentialSource
-from p2pdist.upstream.failures import FOREIGN, UntrustedError, translate
+from p2pdist.upstream.failures import FOREIGN, translate
 from p2pdist.upstream.proxies import Proxies
 from p2pdist.upstream.redirects import FOLLOWED, redirect_target
-from p2pdist.upstream.retry import RETRIED_STATUSES, parse_retry_after
+from p2pdist.upstream.retry import LastingError, parse_retry_after
 from p2pdist.upstream.settings import RegistrySettings, UpstreamSettings
 
 MAX_ERROR_BODY = 16 * 1024
@@ -155,7 +155,7 @@ class RegistryHttp:
         while True:
             try:
                 return await attempt()
-            except UntrustedError:
+            except LastingError:
                 raise
             except (UnreachableError, BusyError) as error:
                 done += 1
@@ -177,10 +177,7 @@ class RegistryHttp:
             detail = answers.error_detail(await self._read(response, MAX_ERROR_BODY, ask.what))
         except P2PDistError:
             detail = ""
-        error = answers.refusal(response.status, ask.what, detail, retry_after)
-        if isinstance(error, UnreachableError) and response.status not in RETRIED_STATUSES:
-            return ProtocolError(str(error))
-        return error
+        return answers.refusal(response.status, ask.what, detail, retry_after)
 
     def _retry_after(self, response: aiohttp.ClientResponse) -> float | None:
         return parse_retry_after(response.headers.get("Retry-After"), self.environment.clock.wall())

@@ -11,8 +11,15 @@ import email.utils
 import re
 from dataclasses import dataclass
 
+from p2pdist.errors import UnreachableError
+
 _SECONDS = re.compile(r"[0-9]{1,9}\Z")
 _MAX_HEADER = 64
+
+
+class LastingError(UnreachableError):
+    """The registry cannot be reached for a reason that another try does not change, so none is made."""
+
 
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 

@@ -18,6 +18,7 @@ from p2pdist.errors import (
 from p2pdist.oci import media_types
 from p2pdist.oci.digest import Digest
 from p2pdist.upstream import answers
+from p2pdist.upstream.retry import LastingError
 
 BODY = b'{"schemaVersion":2,"layers":[]}'
 
@@ -128,13 +129,15 @@ def test_any_link_is_a_clean_header(link: str) -> None:
         (401, None, DeniedError),
         (403, None, DeniedError),
         (404, None, NotFoundError),
-        (407, None, UnreachableError),
+        (407, None, LastingError),
         (410, None, NotFoundError),
         (429, None, BusyError),
         (451, None, DeniedError),
         (500, None, UnreachableError),
         (502, None, UnreachableError),
         (503, None, UnreachableError),
+        (501, None, ProtocolError),
+        (505, None, ProtocolError),
         (503, 5.0, BusyError),
     ],
 )
