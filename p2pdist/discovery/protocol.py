@@ -199,8 +199,11 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
     # -- what goes out
 
     def hedge(self, target: Neighbour) -> float:
-        """Seconds after which a lookup goes on without the target's answer, as things are now."""
-        return self._wait(target, 2, self.tuning.hedge_floor, self.tuning.patience_cap / 2)
+        """Seconds after which a lookup goes on without the target's answer, as things are now. One never heard from is
+        given little: should it live, its late answer is measured, and the next lookup knows better."""
+        tuning = self.tuning
+        cap = tuning.stranger_hedge if target.rtt.smoothed is None else tuning.patience_cap / 2
+        return self._wait(target, 2, tuning.hedge_floor, cap)
 
     def patience(self, target: Neighbour) -> float:
         """Seconds after which the target is suspected, as things are now."""

@@ -24,6 +24,7 @@ class Tuning:
     alpha: int = 4
     enough: int = 3
     hedge_floor: float = 0.004
+    stranger_hedge: float = 0.03
     patience_floor: float = 0.05
     patience_cap: float = 0.3
     deadline: float = 0.6
