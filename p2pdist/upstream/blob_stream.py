@@ -17,7 +17,8 @@ import aiohttp
 
 from p2pdist.errors import InvalidInputError, ProtocolError, SourceError, UnreachableError
 from p2pdist.upstream import answers
-from p2pdist.upstream.registry_http import Ask, BodyReader, RegistryHttp
+from p2pdist.upstream.body_reader import BodyReader
+from p2pdist.upstream.registry_http import Ask, RegistryHttp
 
 _OPENED = frozenset({200, 206, 416})
 

@@ -20,9 +20,10 @@ import aiohttp
 from yarl import URL
 
 from p2pdist.clock import Clock
-from p2pdist.errors import BusyError, P2PDistError, ProtocolError, StalledError, UnreachableError
+from p2pdist.errors import BusyError, P2PDistError, ProtocolError, UnreachableError
 from p2pdist.upstream import answers
 from p2pdist.upstream.auth import Authorizer, TokenAnswer, TokenRequest
+from p2pdist.upstream.body_reader import BodyReader
 from p2pdist.upstream.challenge import parse_challenges
 from p2pdist.upstream.credentials import CredentialSource
 from p2pdist.upstream.failures import FOREIGN, translate
@@ -270,51 +271,8 @@ class RegistryHttp:
     def reader(self, response: aiohttp.ClientResponse, what: str, *, counted: bool = True) -> BodyReader:
         """To read a body piece by piece; close it."""
         received = self.environment.observer.received if counted else _ignore
-        return BodyReader(response, what, self._settings.progress_timeout, self.registry.name, received)
+        return BodyReader(response, what, self._settings, self.registry.name, received)
 
 
 def _ignore(_registry: str, _count: int) -> None:
     pass
-
-
-class BodyReader:
-    """A body on its way in. Observes each byte that arrives, also those that nobody reads; owns the response."""
-
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        what: str,
-        timeout: float,
-        registry: str,
-        received: Callable[[str, int], None],
-    ) -> None:
-        self._response = response
-        self._content = response.content
-        self._what = what
-        self._timeout = timeout
-        self._registry = registry
-        self._received = received
-        self._counted = 0
-
-    async def next(self) -> bytes:
-        """What has arrived, at least a byte; b"" at the end. Raises UnreachableError for a cut, StalledError."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._content.readany()
-        except TimeoutError as error:
-            raise StalledError(f"{self._what}: no byte came for {self._timeout:g} s") from error
-        except FOREIGN as error:
-            raise translate(error, f"registry {self._registry} ({self._what})") from error
-        finally:
-            self._count()
-
-    def close(self) -> None:
-        """Keep the connection if the body was read to its end, else drop it."""
-        self._response.release()
-        self._count()
-
-    def _count(self) -> None:
-        arrived = self._content.total_bytes
-        if arrived > self._counted:
-            self._received(self._registry, arrived - self._counted)
-            self._counted = arrived
