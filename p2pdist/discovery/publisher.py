@@ -235,7 +235,10 @@ class Publisher:
     async def _renew_at(self, storer: Neighbour, keys: list[ContentKey]) -> Iterable[ContentKey]:
         """The keys that ``storer`` does not hold; all of them when it does not answer."""
         ttl = codec.to_ms(self._tuning.ttl)
-        answer = await self._server.protocol.ask(storer, Method.RENEW, (ttl, codec.join_keys(keys)))
+        body = (ttl, codec.join_keys(keys))
+        answer = await self._server.protocol.ask(storer, Method.RENEW, body)
+        if answer is None:  # one lost datagram is cheaper asked again than 48 records placed anew
+            answer = await self._server.protocol.ask(storer, Method.RENEW, body)
         try:
             return keys if answer is None else codec.split_keys(codec.as_tuple(answer, 1)[0], len(keys))
         except InvalidInputError:
