@@ -4,15 +4,16 @@
     Update   pieces newly held (each with its piece digest), claimed, released
     Leave    "I take no part (any more)"
 
-A piece digest is the first 16 bytes of SHA-256. Piece sets travel as bit fields. Whatever is malformed is an
-InvalidInputError.
+A piece digest is 16 bytes of BLAKE3, which costs a third of SHA-256. Piece sets travel as bit fields. Whatever is
+malformed is an InvalidInputError.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from blake3 import blake3
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
@@ -42,13 +43,13 @@ class PieceHasher:
     """Makes a piece digest from parts as they come."""
 
     def __init__(self) -> None:
-        self._hasher = hashlib.sha256()
+        self._hasher = blake3()
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
         self._hasher.update(data)
 
     def digest(self) -> bytes:
-        return self._hasher.digest()[:PIECE_DIGEST]
+        return self._hasher.digest(length=PIECE_DIGEST)
 
 
 @dataclass(frozen=True, slots=True)
