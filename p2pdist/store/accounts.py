@@ -126,8 +126,9 @@ class Accounts:
         return partial.held if partial else 0
 
     def reserve(self, digest: Digest, size: int) -> list[Candidate]:
-        """Room for ``size`` bytes; returns whom the caller must now remove. A partial of ``digest`` is absorbed.
+        """Room for ``size`` bytes; returns whom the caller must now remove.
 
+        A partial of ``digest`` is absorbed; ``digest`` itself, when it is held, does not go to make room for itself.
         Raises ValueError when ``digest`` is being written, StoreFullError when the room cannot be had.
         """
         if size < 0:
@@ -183,11 +184,11 @@ class Accounts:
         for digest, partial in self._partials.items():
             if digest != exempt:
                 yield Candidate(digest, partial.held, partial=True)
-        yield from self._evictable_blobs()
+        yield from self._evictable_blobs(exempt)
 
-    def _evictable_blobs(self) -> Iterator[Candidate]:
+    def _evictable_blobs(self, exempt: Digest | None = None) -> Iterator[Candidate]:
         for digest, entry in self._blobs.items():
-            if self.may_go(digest):
+            if digest != exempt and self.may_go(digest):
                 yield Candidate(digest, entry.size)
 
     def may_go(self, digest: Digest) -> bool:

@@ -117,6 +117,9 @@ class MemoryIngest:
         stop = min(self._part.held.held_from(offset), offset + max(0, length))
         return bytes(self._part.data[offset:stop])
 
+    def duplicate(self) -> int | None:
+        return None
+
     async def commit(self, media_type: str = "", *, shared: bool = True) -> BlobInfo:
         await asyncio.sleep(0)
         self._require_open()
