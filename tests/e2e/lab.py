@@ -11,9 +11,12 @@ To add a case, write a test that takes ``lab`` (and ``runtime``, to have it for 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -156,4 +159,14 @@ class Lab:
             self.upstream.stop()
             self.net.close()
         finally:
+            keep_logs(self._run.directory)
             self._run.close()
+
+
+def keep_logs(directory: Path) -> None:
+    """Copy all logs to $E2E_LOGS, where that names a directory."""
+    target = os.environ.get("E2E_LOGS")
+    for log in directory.glob("*/*.log") if target else ():
+        copy = Path(str(target)) / f"{log.parent.name}-{log.name}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(log, copy)
