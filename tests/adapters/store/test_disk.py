@@ -322,3 +322,14 @@ async def test_a_checkpoint_is_not_written_for_each_write(
     await ingest.write(100_000, data[100_000:])
     assert saves[3:] == [LAYER]
     await ingest.discard()
+
+
+async def test_nothing_is_left_on_disk_of_what_was_discarded_or_committed(
+    store: DiskStore, tmp_path: Path
+) -> None:
+    for end in ("discard", "commit"):
+        ingest = await store.ingest(Digest.of(content(end)), LAYER)
+        await ingest.write(0, content(end))
+        assert len(list((tmp_path / "data" / "ingest").iterdir())) == 2
+        await getattr(ingest, end)()
+        assert list((tmp_path / "data" / "ingest").iterdir()) == []
