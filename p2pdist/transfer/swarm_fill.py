@@ -26,6 +26,7 @@ from p2pdist.records import PeerId, Provider
 from p2pdist.swarm import events as ev
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.planner import Planner
+from p2pdist.transfer.attestation import Attestations, Verdict
 from p2pdist.transfer.content import Source
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.fill import Target
@@ -50,6 +51,8 @@ LOOK_AGAIN = (0.5, 1.0, 2.0, 4.0)
 LOOK_EVERY = 8.0
 FLUSH_DELAY = 0.02
 GROUP = 512 * 1024
+ATTEST_WAIT = 0.3
+LAST_WORDS = 0.5
 
 
 class SwarmFill:
@@ -78,7 +81,10 @@ class _Session:
         self._answered = asyncio.Event()
         self._early: list[ev.Event] | None = []
         self._requests: dict[tuple[int, PeerId | None], asyncio.Task[None]] = {}
-        self._digests: dict[int, bytes] = {}
+        self._attested = Attestations()
+        self._senders: dict[int, PeerId] = {}
+        self._settling: set[int] = set()
+        self._untold: dict[int, float] = {}
         self._done = asyncio.Event()
         self._error: P2PDistError | None = None
         self._last_error: P2PDistError | None = None
@@ -103,12 +109,22 @@ class _Session:
                 self._tasks = tasks
                 helpers = [tasks.create_task(self._meet()), tasks.create_task(self._tick())]
                 await self._done.wait()
-                for task in (*helpers, *self._requests.values()):
-                    task.cancel()
+                await self._end(helpers)
         finally:
             self._close()
         if self._error is not None:
             raise self._error
+
+    async def _end(self, helpers: list[asyncio.Task[None]]) -> None:
+        """Stop everything; what upstream is sending already is taken in first, for the account of bytes to be exact."""
+        upstream = [task for (_, source), task in self._requests.items() if source is None]
+        for task in (*helpers, *self._requests.values()):
+            if task not in upstream:
+                task.cancel()
+        if upstream and self._error is None:
+            await asyncio.wait(upstream, timeout=LAST_WORDS)
+        for task in upstream:
+            task.cancel()
 
     def _close(self) -> None:
         self._flush()
@@ -146,6 +162,7 @@ class _Session:
         while True:
             await self._context.clock.sleep(TICK)
             self._handle(ev.Ticked())
+            self._tell_unattested()
 
     # -- neighbours --
 
@@ -180,8 +197,9 @@ class _Session:
         elif isinstance(message, Update):
             if message.claim:
                 self._handle(ev.MemberClaims(sender, message.claim))
-            if message.have:
+            if message.have and sender in self._neighbours:
                 self._handle(ev.MemberHas(sender, tuple(piece for piece, _ in message.have)))
+                self._hear(sender, message.have)
             if message.release:
                 self._handle(ev.MemberReleases(sender, message.release))
         else:
@@ -242,6 +260,8 @@ class _Session:
         elif isinstance(command, ev.AskUpstream):
             self._start((command.pieces[0], None), self._from_upstream(command.pieces))
         elif isinstance(command, ev.Drop):
+            if command.source is None:
+                return  # the registry has sent, or will: taking it in costs less than asking in vain
             task = self._requests.pop((command.piece, command.source), None)
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
@@ -288,7 +308,8 @@ class _Session:
         else:
             now = context.clock.now()
             context.health.received(peer, stop - start, now - begun, now)
-            self._got(piece, hasher.digest())
+            self._senders[piece] = peer
+            self._got(piece, hasher.digest(), from_upstream=False)
 
     def _peer_failed(self, provider: Provider, piece: int, error: P2PDistError, *, progressed: bool) -> None:
         self._last_error = error
@@ -332,12 +353,82 @@ class _Session:
             digest = run.took(part)
             self._handle(ev.Progressed(piece, None))
             if digest is not None:
-                self._got(piece, digest)
+                self._got(piece, digest, from_upstream=True)
             view = view[room:]
 
-    def _got(self, piece: int, digest: bytes) -> None:
-        self._digests[piece] = digest
+    def _got(self, piece: int, digest: bytes, *, from_upstream: bool) -> None:
+        verdict = self._attested.arrived(piece, digest, from_upstream=from_upstream)
+        if verdict is Verdict.UNATTESTED and self._senders.get(piece) in self._planner.members:
+            self._untold[piece] = self._context.clock.now()
+        self._judge(piece, verdict)
+        if piece not in self._settling:
+            self._handle(ev.PieceHeld(piece))
+
+    # -- piece digests --
+
+    def _hear(self, sender: PeerId, have: Iterable[tuple[int, bytes]]) -> None:
+        for piece, digest in have:
+            if piece >= self._geometry.count or self._done.is_set():
+                return
+            verdict = self._attested.said(piece, sender, digest)
+            self._judge(piece, verdict)
+            if verdict is Verdict.AGREED and self._untold.pop(piece, None) is not None:
+                self._tell(ev.Tell(have=(piece,)))
+
+    def _judge(self, piece: int, verdict: Verdict) -> None:
+        if verdict is not Verdict.DISPUTED or self._done.is_set():
+            return
+        if self._attested.is_true(piece):
+            self._ban_liars(piece)
+        elif piece not in self._settling:
+            self._settling.add(piece)
+            self._start((-1 - piece, None), self._settle(piece))
+
+    async def _settle(self, piece: int) -> None:
+        """Members differ on a piece: upstream's word decides. Without upstream, the blob's own digest will."""
+        start, stop = self._geometry.span(piece)
+        hasher, parts = PieceHasher(), []
+        try:
+            async with self._context.upstream.blob(
+                self._target.repository, self._target.digest, start, stop - start
+            ) as stream:
+                async for chunk in stream.chunks():
+                    hasher.update(chunk)
+                    parts.append(chunk)
+            await self._target.receive(start, b"".join(parts), Source.UPSTREAM, None)
+        except P2PDistError as error:
+            logger.info("piece %d of %s stays in dispute: %s", piece, self._target.digest, error)
+            self._settling.discard(piece)
+            self._handle(ev.PieceHeld(piece))
+            return
+        sender, before = self._senders.get(piece), self._attested.digest(piece)
+        self._settling.discard(piece)
+        self._attested.arrived(piece, hasher.digest(), from_upstream=True)
+        if sender is not None and before not in (None, self._attested.digest(piece)):
+            self._ban(sender, piece)
+        self._ban_liars(piece)
         self._handle(ev.PieceHeld(piece))
+
+    def _ban_liars(self, piece: int) -> None:
+        for peer in self._attested.liars(piece):
+            self._ban(peer, piece)
+
+    def _ban(self, peer: PeerId, piece: int) -> None:
+        context = self._context
+        self._attested.forget(peer)
+        context.health.banned(peer, context.clock.now())
+        context.hooks.verify_failed("peer", self._target.digest, peer)
+        context.hooks.banned(peer, f"passed on a wrong piece {piece} of {self._target.digest}")
+        self._gone(peer)
+
+    def _tell_unattested(self) -> None:
+        """What nobody attests within a short time is told all the same: the blob's digest is still to hold."""
+        limit = self._context.clock.now() - ATTEST_WAIT
+        late = tuple(piece for piece, since in self._untold.items() if since <= limit)
+        for piece in late:
+            del self._untold[piece]
+        if late:
+            self._tell(ev.Tell(have=late))
 
     # -- telling the neighbours --
 
@@ -356,10 +447,12 @@ class _Session:
         told, self._outbox = self._outbox, []
         if not told:
             return
-        have = tuple((p, self._digests.get(p, bytes(16))) for tell in told for p in tell.have)
+        pieces = (piece for tell in told for piece in tell.have if piece not in self._untold)
+        have = tuple((p, digest) for p in pieces if (digest := self._attested.digest(p)) is not None)
         claim = tuple(p for tell in told for p in tell.claim)
         release = tuple(p for tell in told for p in tell.release)
-        self._broadcast(encode(Update(self._target.digest, have, claim, release)))
+        if have or claim or release:
+            self._broadcast(encode(Update(self._target.digest, have, claim, release)))
 
     def _broadcast(self, frame: bytes) -> None:
         for peer, provider in self._neighbours.items():

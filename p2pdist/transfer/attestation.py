@@ -1,0 +1,68 @@
+"""What members say a piece's digest is, held against what arrived here: how a corrupting relay is caught at once.
+
+Rules: a digest of bytes that this host got from upstream itself is the truth; whoever says otherwise lies. Two members
+that differ leave the truth open: the piece is fetched from upstream (by the caller), which settles it. A member that
+only passed on what it got is told apart from the one that began it as long as it checks before it passes on, as we do.
+Pure; bounded by pieces x members.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from p2pdist.records import PeerId
+
+
+class Verdict(enum.Enum):
+    """What is known about a piece that arrived."""
+
+    UNATTESTED = enum.auto()
+    AGREED = enum.auto()
+    DISPUTED = enum.auto()
+
+
+class Attestations:
+    """One blob's piece digests."""
+
+    def __init__(self) -> None:
+        self._said: dict[int, dict[PeerId, bytes]] = {}
+        self._here: dict[int, bytes] = {}
+        self._true: set[int] = set()
+
+    def digest(self, piece: int) -> bytes | None:
+        """The digest of what is held here."""
+        return self._here.get(piece)
+
+    def arrived(self, piece: int, digest: bytes, *, from_upstream: bool) -> Verdict:
+        """A piece is whole here."""
+        if from_upstream or piece not in self._true:
+            self._here[piece] = digest
+        if from_upstream:
+            self._true.add(piece)
+        return self._verdict(piece)
+
+    def said(self, piece: int, peer: PeerId, digest: bytes) -> Verdict:
+        """A member tells the digest of a piece that it holds."""
+        self._said.setdefault(piece, {})[peer] = digest
+        return self._verdict(piece)
+
+    def liars(self, piece: int) -> set[PeerId]:
+        """Who said something else than the truth; none while the truth is not known."""
+        if piece not in self._true:
+            return set()
+        return {peer for peer, digest in self._said.get(piece, {}).items() if digest != self._here[piece]}
+
+    def is_true(self, piece: int) -> bool:
+        return piece in self._true
+
+    def forget(self, peer: PeerId) -> None:
+        """What a banned member said counts for nothing."""
+        for said in self._said.values():
+            said.pop(peer, None)
+
+    def _verdict(self, piece: int) -> Verdict:
+        said = self._said.get(piece)
+        here = self._here.get(piece)
+        if not said or here is None:
+            return Verdict.AGREED if piece in self._true else Verdict.UNATTESTED
+        return Verdict.AGREED if set(said.values()) == {here} else Verdict.DISPUTED
