@@ -27,7 +27,7 @@ class Division:
         self._seed = seed
         self._settings = settings
         self._open_since: dict[int, float] = {}
-        self._ranks: dict[int, int] = {}
+        self.claimed = 0
         self._unspread: dict[int, tuple[int, float]] = {}
         self._news = now
         self.core = True
@@ -62,16 +62,24 @@ class Division:
             self.core = now - self._news > self._settings.follow_patience * (1.0 + 2.0 * share)
         return self.core and len(self._unspread) + len(self.runs) < self._settings.backlog
 
-    def members_changed(self) -> None:
-        self._ranks.clear()
+    def rivals(self, members: Iterable[Member]) -> tuple[int, list[int]]:
+        """How many members claimed less so far, and the seeds of those that claimed as much."""
+        fewer, equal = 0, []
+        for member in members:
+            if not member.complete:
+                if member.claimed < self.claimed:
+                    fewer += 1
+                elif member.claimed == self.claimed:
+                    equal.append(member.seed)
+        return fewer, equal
 
-    def due(self, piece: int, members: Iterable[Member], most: int | None, now: float) -> bool:
+    def due(self, piece: int, rivals: tuple[int, list[int]], most: int | None, now: float) -> bool:
         """Whether a piece without source is this host's to claim; ``most`` bounds the ranks that are waited for."""
         opened = self._open_since.setdefault(piece, now)
-        place = self._ranks.get(piece)
-        if place is None:
-            others = (member.seed for member in members if not member.complete)
-            place = self._ranks[piece] = rank(self._seed, others, piece)
+        place = rivals[0]
+        if now - opened < self._settings.rank_delay * (place if most is None else min(place, most)):
+            return False
+        place += rank(self._seed, rivals[1], piece)
         if most is not None:
             place = min(place, most)
         return now - opened >= self._settings.rank_delay * place
@@ -91,6 +99,7 @@ class Division:
     def begin(self, run: Iterable[int], now: float) -> None:
         pieces = set(run)
         self.runs.append(pieces)
+        self.claimed += len(pieces)
         self.flights.update(dict.fromkeys(pieces, now))
 
     def progressed(self, piece: int, now: float) -> None:
@@ -109,6 +118,11 @@ class Division:
         self.runs = [run for run in self.runs if run]
         return True
 
+    def yielded(self, piece: int) -> None:
+        """An own claim was given up: it does not count."""
+        if self.end(piece):
+            self.claimed -= 1
+
     def stalled(self, now: float) -> list[int]:
         limit = self._settings.upstream_stall
         return sorted(piece for piece, since in self.flights.items() if now - since > limit)
@@ -126,7 +140,6 @@ class Division:
 
     def arrived(self, piece: int) -> None:
         self._open_since.pop(piece, None)
-        self._ranks.pop(piece, None)
 
     def begin_spread(self, piece: int, members: Iterable[Member], now: float) -> None:
         """A piece from upstream is whole here: half of those who may need it are to have it soon."""

@@ -13,6 +13,7 @@ from p2pdist.swarm.members import Member
 
 @dataclass(slots=True)
 class _Flight:
+    since: float
     progressed: float
 
 
@@ -31,7 +32,7 @@ class Flights:
         return [piece for piece, flights in self.pieces.items() if member in flights]
 
     def take_off(self, piece: int, member: Member, now: float) -> None:
-        self.pieces.setdefault(piece, {})[member] = _Flight(now)
+        self.pieces.setdefault(piece, {})[member] = _Flight(now, now)
         member.load += 1
         self.total += 1
 
@@ -64,9 +65,9 @@ class Flights:
         ]
 
     def alone_since(self, before: float) -> list[int]:
-        """Pieces on their way from one source only, without progress since ``before``."""
+        """Pieces on their way from one source only, since ``before`` or longer."""
         return [
             piece
             for piece, flights in self.pieces.items()
-            if len(flights) == 1 and next(iter(flights.values())).progressed < before
+            if len(flights) == 1 and next(iter(flights.values())).since < before
         ]

@@ -15,13 +15,14 @@ from p2pdist.swarm.rendezvous import seed_of, weight
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A neighbour. ``load`` are requests to it in flight; it is left alone until ``quiet_until``."""
+    """A neighbour. ``claimed`` counts its claims so far, ``load`` are requests to it in flight; it is left alone until ``quiet_until``."""
 
     peer: PeerId
     near: bool
     seed: int
     have: set[int] = field(default_factory=set)
     complete: bool = False
+    claimed: int = 0
     load: int = 0
     quiet_until: float = 0.0
     strikes: int = 0
@@ -47,8 +48,8 @@ class Members:
         self.holders: dict[int, set[Member]] = {}
         self.claims: dict[int, Claim] = {}
 
-    def add(self, peer: PeerId, near: bool, now: float) -> Member:
-        member = self.table[peer] = Member(peer, near, seed_of(peer), progressed=now)
+    def add(self, peer: PeerId, near: bool, claimed: int, now: float) -> Member:
+        member = self.table[peer] = Member(peer, near, seed_of(peer), claimed=claimed, progressed=now)
         return member
 
     def forget(self, member: Member) -> list[int]:
@@ -124,7 +125,10 @@ class Members:
         if known is not None and known.member is not member:
             if weight(known.member.seed, piece) < weight(member.seed, piece):
                 return False
+            known.member.claimed -= 1
             self._drop(piece, known.member)
+        if known is None or known.member is not member:
+            member.claimed += 1
         self.claims[piece] = Claim(member, now)
         self.holders.setdefault(piece, set()).add(member)
         return True
@@ -135,6 +139,7 @@ class Members:
         if claim is None or claim.member is not member:
             return False
         del self.claims[piece]
+        member.claimed -= 1
         self._drop(piece, member)
         return True
 

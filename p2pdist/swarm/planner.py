@@ -17,6 +17,8 @@ Always true here:
 - While any source is left, some request is in flight or a time is known at which one will be made (ticks suffice).
 - Memory is bounded by pieces x neighbours.
 
+Nothing is asked for before the first tick, so that the members met at the start are all known when it comes.
+
 What the executor provides: a tick every quarter of a second; ``Announced`` before the first tick, when it is known how
 many incomplete members came before (without it every member claims, which is right up to ``core`` members); the members
 of the core connected with each other, everyone else with some twenty members, so that the mesh hangs together.
@@ -58,6 +60,7 @@ class Planner:
         self._division = Division(self._seed, self.settings, now)
         self._wanted: dict[int, None] = {}
         self._front = 0
+        self._started = False
         self._arrived = now
         self._gave_up = False
         self._out: list[ev.Command] = []
@@ -107,7 +110,7 @@ class Planner:
         return self._out
 
     def _replan(self, now: float) -> None:
-        if not self.complete:
+        if self._started and not self.complete:
             self._request(self._obtainable(), now)
             self._claim(now)
 
@@ -119,8 +122,7 @@ class Planner:
             return
         member = self._members.table.get(event.peer)
         if member is None:
-            member = self._members.add(event.peer, event.near, now)
-        self._division.members_changed()
+            member = self._members.add(event.peer, event.near, self._division.claimed, now)
         self._division.news(now)
         complete = event.complete or len(event.have) == self.geometry.count
         for piece in self._members.restate(member, event.have, complete=complete):
@@ -134,7 +136,6 @@ class Planner:
         member = self._members.table.get(event.peer)
         if member is None:
             return
-        self._division.members_changed()
         for piece in self._members.forget(member):
             self._division.reopen(piece, now)
         for piece in self._flights.from_member(member):
@@ -148,9 +149,8 @@ class Planner:
         member.progressed = now
         fresh = self._members.learn(member, event.pieces)
         if member.complete:
-            self._division.members_changed()
             self._replan(now)
-        if self.complete or not fresh:
+        if self.complete or not fresh or not self._started:
             return
         missing = [piece for piece in fresh if self._lacks(piece)]
         if missing:
@@ -163,7 +163,9 @@ class Planner:
         member = self._members.table.get(event.peer)
         if member is not None and not self.complete:
             self._division.news(now)
-            self._request(self._note_claims(member, event.pieces, now), now)
+            stand = self._note_claims(member, event.pieces, now)
+            if self._started:
+                self._request(stand, now)
 
     def _note_claims(self, member: Member, pieces: Iterable[int], now: float) -> list[int]:
         """Book a member's claims; returns the pieces that can now be asked of it."""
@@ -176,9 +178,19 @@ class Planner:
                     self._out.append(ev.Tell(claim=(piece,)))
                     continue
                 self._cut(piece)
-            if self._members.claim(member, piece, now) and self._lacks(piece):
+            known = self._members.claims.get(piece)
+            if not self._members.claim(member, piece, now):
+                continue
+            if known is not None and known.member is not member:
+                self._leave_loser(piece, known.member)
+            if self._lacks(piece):
                 stand.append(piece)
         return stand
+
+    def _leave_loser(self, piece: int, member: Member) -> None:
+        """The member's claim ended: it would only pass on what the winner has, so ask the winner."""
+        if member in self._flights.of(piece):
+            self._drop(piece, member)
 
     def _member_releases(self, event: ev.MemberReleases, now: float) -> None:
         member = self._members.table.get(event.peer)
@@ -187,8 +199,8 @@ class Planner:
         for piece in event.pieces:
             if self._members.release(member, piece):
                 self._division.reopen(piece, now)
-        if not self.complete:
-            self._claim(now)
+                self._leave_loser(piece, member)
+        self._replan(now)
 
     def _announced(self, event: ev.Announced, now: float) -> None:
         self._division.announced(event.ahead)
@@ -227,7 +239,7 @@ class Planner:
 
     def _cut(self, piece: int) -> None:
         """Give up an own claim."""
-        self._division.end(piece)
+        self._division.yielded(piece)
         self._out.append(ev.Drop(piece, None))
         self._out.append(ev.Tell(release=(piece,)))
 
@@ -378,13 +390,13 @@ class Planner:
         room = self.settings.open_claims - len(members.claims) - len(division.flights)
         if room <= 0 and members.table:
             return None
-        looked = 0
+        looked, rivals = 0, division.rivals(members.table.values())
         for piece in self._missing():
             sourced = piece in members.holders or bool(members.seeds)
             if sourced and (not starved or members.usable(piece, now)):
                 continue
             most = self.settings.wanted_ranks if piece in self._wanted else None
-            if division.due(piece, members.table.values(), most, now):
+            if division.due(piece, rivals, most, now):
                 return piece
             looked += 1
             if looked >= room:
@@ -404,6 +416,7 @@ class Planner:
     # -- time --
 
     def _tick(self, event: ev.Ticked, now: float) -> None:
+        self._started = True
         if self.complete:
             return
         self._leave_what_stalls(now)
