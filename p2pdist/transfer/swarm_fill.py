@@ -46,6 +46,7 @@ from p2pdist.wire.swarm_messages import (
 logger = logging.getLogger(__name__)
 
 JOIN_WAIT = 0.15
+SETTLE = 0.03  # those who came in the same instant learn of each other; then all divide the pieces alike
 TICK = 0.25
 LOOK_AGAIN = (0.5, 1.0, 2.0, 4.0)
 LOOK_EVERY = 8.0
@@ -145,6 +146,7 @@ class _Session:
                     await self._answered.wait()
             except TimeoutError:
                 pass
+            await clock.sleep(SETTLE)
         self._begin()
         waits = list(LOOK_AGAIN)
         while True:

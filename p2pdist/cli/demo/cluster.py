@@ -29,6 +29,10 @@ _POLL = 0.1
 _URL = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
+# The registry's uplink in bytes per second: slower than the hosts among themselves, as it is where this is of use.
+UPLINK = 16_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """A running agent and where it listens."""
@@ -52,7 +56,9 @@ class Cluster:
 
     async def start_registry(self, layout: Path) -> None:
         """Serve an OCI image layout, as the upstream of all agents."""
-        child = await self._start("registry", ["p2pdist.testing.registry", str(layout), "--port", "0"])
+        child = await self._start(
+            "registry", ["p2pdist.testing.registry", str(layout), "--port", "0", "--rate", str(UPLINK)]
+        )
 
         async def listens() -> bool:
             match = _URL.search(child.log.read_text(errors="replace"))
