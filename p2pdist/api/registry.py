@@ -78,7 +78,7 @@ def build_registry_app(
     """The application of the mirror listener."""
     edge = _RegistryEdge(mirror, hooks, settings or RegistrySettings())
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", edge.answer, expect_handler=_ignore_expect)
+    app.router.add_route("*", "/{path:(?s:.*)}", edge.answer, expect_handler=_ignore_expect)
     return app
 
 

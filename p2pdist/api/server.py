@@ -25,17 +25,20 @@ from p2pdist.errors import ConfigError
 _TLS_HANDSHAKE = b"\x16"  # RFC 8446 section 5.1, ContentType handshake
 _MAX_HEADER_LINE = 8190
 _MAX_HEADERS = 64
-_LINGER = 2.0
+_MAX_PORT = 65535
+_SERVER = "p2pdist"
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """``key`` is the configuration key that errors name; times are in seconds."""
+    """``key`` is the configuration key that errors name; times are in seconds. ``linger``: how long a body that nobody
+    asked for is read and thrown away, so that its sender reads the answer."""
 
     key: str
     max_connections: int = 512
     header_timeout: float = 10.0
     idle_timeout: float = 90.0
+    linger: float = 2.0
 
 
 class Listener:
@@ -45,12 +48,15 @@ class Listener:
         self._settings = settings
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         self._server: asyncio.Server | None = None
+        self._address: tuple[str, int] | None = None
         self._open: set[_Connection] = set()
         self._draining = False
         app.on_response_prepare.append(self._finish_headers)
 
     async def start(self, host: str, port: int) -> None:
         """Bind and serve; ``host`` "" is every address, ``port`` 0 any free one. Raises ConfigError when it cannot."""
+        if not 0 <= port <= _MAX_PORT:  # uvloop would take it modulo 65536
+            raise ConfigError(f"{self._settings.key}: port {port} is not within 0 to {_MAX_PORT}")
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
@@ -58,20 +64,21 @@ class Listener:
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: _Connection(server, self._settings, self._open), host or None, port, backlog=512
             )
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             await self._runner.cleanup()
             raise ConfigError(_explain(self._settings.key, host, port, error)) from error
+        bound = self._server.sockets[0].getsockname()
+        self._address = (bound[0], bound[1])
 
     @property
     def address(self) -> tuple[str, int]:
-        """The (first) address that is bound."""
-        assert self._server is not None, "not started"
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return cast(str, host), cast(int, port)
+        """The (first) address that is, or was, bound."""
+        assert self._address is not None, "not started"
+        return self._address
 
     @property
     def port(self) -> int:
-        """The port that is bound."""
+        """The port of ``address``."""
         return self.address[1]
 
     @property
@@ -107,7 +114,7 @@ class Listener:
             connection.abort()
 
     async def _finish_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        response.headers["Server"] = "p2pdist"
+        response.headers["Server"] = _SERVER
         if self._draining:
             response.headers["Connection"] = "close"
 
@@ -124,7 +131,7 @@ class _Connection(web.RequestHandler):
             max_line_size=_MAX_HEADER_LINE,
             max_field_size=_MAX_HEADER_LINE,
             max_headers=_MAX_HEADERS,
-            lingering_time=_LINGER,
+            lingering_time=settings.linger,
         )
         self._settings = settings
         self._all = open_
@@ -181,23 +188,23 @@ class _Connection(web.RequestHandler):
         """What is not HTTP gets a constant answer and no line in the log, which noise must not be able to fill."""
         if status != 400:
             return super().handle_error(request, status, exc, message)
-        response = web.Response(status=400, body=b"bad request\n", headers={"Content-Type": "text/plain"})
+        headers = {"Content-Type": "text/plain", "Server": _SERVER}
+        response = web.Response(status=400, body=b"bad request\n", headers=headers)
         response.force_close()
         return response
 
 
-def _explain(key: str, host: str, port: int, error: OSError | OverflowError) -> str:
+def _explain(key: str, host: str, port: int, error: OSError) -> str:
     """What is wrong with an address to listen on, and how to mend it."""
     where = f"{key} = {f'[{host}]' if ':' in host else host}:{port}"
-    code = error.errno if isinstance(error, OSError) else None
-    if code == errno.EADDRINUSE:
+    if error.errno == errno.EADDRINUSE:
         return (
             f"{where}: another program listens there already (ss -ltnp 'sport = :{port}' names it); "
             f"stop it, or set {key} to a free port"
         )
-    if code in (errno.EACCES, errno.EPERM):
+    if error.errno in (errno.EACCES, errno.EPERM):
         return f"{where}: not permitted; use a port above 1023, or give the agent CAP_NET_BIND_SERVICE"
-    if code == errno.EADDRNOTAVAIL:
+    if error.errno == errno.EADDRNOTAVAIL:
         return (
             f"{where}: this host has no such address; set {key} to one of its own (ip address), or to :{port}"
         )
