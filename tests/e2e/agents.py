@@ -13,6 +13,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from p2pdist.oci.digest import Digest
+from p2pdist.testing.tls import TestAuthority
 from tests.e2e import tokenserver
 from tests.e2e.guard import wait_until
 from tests.e2e.netlab import Host, Reply
@@ -21,8 +22,16 @@ from tests.e2e.upstream import PLAIN, PRIVATE, Upstream, without_port
 
 MIRROR_PORT, PEER_PORT, ADMIN_PORT = 5050, 5051, 5052
 REPOSITORY = str(Path(__file__).parents[2])
-# Settings by configuration key, as on the agent's command line: {"tags.ttl": "1s"}.
+# Settings by configuration key, as on the agent's command line: {"tags.ttl": "1s"}; {agent} is the agent's directory.
 Settings = Mapping[str, str]
+
+
+# TLS between peers, with the certificate that each agent has in its directory.
+PEER_TLS = {
+    "peer.tls_cert_file": "{agent}/tls/leaf.pem",
+    "peer.tls_key_file": "{agent}/tls/leaf.key",
+    "peer.tls_ca_file": "{agent}/tls/ca.pem",
+}
 
 
 class Metrics:
@@ -52,6 +61,7 @@ class Agent:
         self.host = host
         self.directory = host.directory / "agent"
         self.data = self.directory / "data"
+        self.config = self.directory / "config.toml"
         self.directory.mkdir()
         self._upstream, self._key_file, self._others = upstream, key_file, others
         self._retired: list[Metrics] = []
@@ -72,10 +82,13 @@ class Agent:
         """Write the configuration and start, without waiting; ``settings`` hold until the next start that gives some."""
         if settings is not None:
             self.settings = dict(settings)
-        config = self.directory / "config.toml"
-        config.write_text(self._config())
-        extra = [word for key, value in self.settings.items() for word in ("--set", f"{key}={value}")]
-        argv = [sys.executable, "-m", "p2pdist", "agent", "--config", str(config), *extra]
+        self.config.write_text(self._config())
+        extra = [
+            word
+            for key, value in self.settings.items()
+            for word in ("--set", f"{key}={value.format(agent=self.directory)}")
+        ]
+        argv = [sys.executable, "-m", "p2pdist", "agent", "--config", str(self.config), *extra]
         self._program = Program(self.host, "agent", argv, {"HOME": str(self.directory)})
         self._program.start()
 
@@ -137,6 +150,12 @@ class Agent:
         except OSError:
             return NO_METRICS
 
+    def cli(self, *words: str) -> str:
+        """A command of p2pdist on this host, against the running agent."""
+        return self.host.run(
+            sys.executable, "-m", "p2pdist", *words, env={"P2PDIST_CONFIG": str(self.config)}
+        )
+
     def total(self, name: str, **labels: str) -> float:
         """A counter's value over this agent's lives."""
         return sum(reading.value(name, **labels) for reading in [*self._retired, self.metrics()])
@@ -162,7 +181,7 @@ class Agent:
         password.chmod(0o600)
         login = self._credentials(password)
         return (
-            f'[agent]\ndata_dir = "{self.data}"\nname = "{self.host.name}"\nlog_level = "debug"\ndrain_timeout = "2s"\n'
+            f'[agent]\ndata_dir = "{self.data}"\nname = "{self.host.name}"\nlog_level = "debug"\n'
             f'[peer]\nadvertise = "{self.host.address}:{PEER_PORT}"\nbootstrap = [{others}]\n'
             f'cluster_key_file = "{self._key_file}"\n'
             f'[registries."docker.io"]\nca_file = "{self._upstream.tls.authority}"\n'
@@ -197,17 +216,20 @@ class Cluster:
         key_file.write_bytes(key.stdout)
         self.key = key.stdout.decode().strip()
         self._spoiled = False
+        authority = TestAuthority("e2e peers")
         addresses = [host.address for host in hosts]
         self.agents = [
             Agent(host, upstream, key_file, [a for a in addresses if a != host.address]) for host in hosts
         ]
+        for agent in self.agents:
+            authority.issue(agent.directory / "tls", agent.host.name, agent.host.address)
 
-    def ensure(self) -> None:
-        """Have all agents run with the ordinary settings, and know each other."""
+    def ensure(self, settings: Settings) -> None:
+        """Have all agents run with these settings, and know each other; they start empty where that needs a change."""
         for agent in self.agents:
             agent.thaw()
-        if self._spoiled or any(agent.settings for agent in self.agents):
-            self.fresh()
+        if self._spoiled or any(agent.settings != settings for agent in self.agents):
+            self.fresh(settings)
         else:
             self._start([agent for agent in self.agents if not agent.running], None)
 

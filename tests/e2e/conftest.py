@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.agents import Settings
 from tests.e2e.lab import Lab
 from tests.e2e.report import Report, Row
 
@@ -70,22 +71,28 @@ def whole_lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def lab(whole_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
+def agent_settings() -> Settings:
+    """What the agents' configuration has beside the ordinary; a class or module of tests overrides it."""
+    return {}
+
+
+@pytest.fixture
+def lab(whole_lab: Lab, agent_settings: Settings, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab with whole links, upstream and all agents up; what the case moves goes into the table."""
-    whole_lab.ready()
+    whole_lab.ready(agent_settings)
     callspec = getattr(request.node, "callspec", None)
     variant = "-".join(str(value) for value in callspec.params.values()) if callspec else ""
     row = Row(request.node.originalname.removeprefix("test_").replace("_", " "), variant)
     request.node.stash[row_key] = row
     cluster, since = whole_lab.cluster, whole_lab.upstream.mark()
-    before = [cluster.total(name) for name in ("p2pdist_sent_bytes_total", "p2pdist_client_bytes_total")]
+    clients = cluster.total("p2pdist_client_bytes_total")
     peers = cluster.total("p2pdist_received_bytes_total", source="peer")
     started = time.monotonic()
     yield whole_lab
     row.seconds = time.monotonic() - started
     row.upstream_bytes = whole_lab.upstream.served(since).content_bytes
     row.peer_bytes = round(cluster.total("p2pdist_received_bytes_total", source="peer") - peers)
-    row.client_bytes = round(cluster.total("p2pdist_client_bytes_total") - before[1])
+    row.client_bytes = round(cluster.total("p2pdist_client_bytes_total") - clients)
 
 
 @pytest.hookimpl(wrapper=True)

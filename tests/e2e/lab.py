@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.agents import Agent, Cluster
+from tests.e2e.agents import Agent, Cluster, Settings
 from tests.e2e.guard import Run, sweep, wait_until
 from tests.e2e.images import ImageShop, Pushed
 from tests.e2e.netlab import Host, NetLab
@@ -73,11 +73,11 @@ class Lab:
     def agent(self, number: int) -> Agent:
         return self.cluster.agents[number - 1]
 
-    def ready(self) -> None:
-        """As each test finds the lab: whole links, upstream up, all agents running."""
+    def ready(self, settings: Settings) -> None:
+        """As each test finds the lab: whole links, upstream up, all agents running with these settings."""
         self.net.heal()
         self.upstream.start()
-        self.cluster.ensure()
+        self.cluster.ensure(settings)
 
     def start_runtimes(self, name: str, numbers: Iterable[int]) -> None:
         """Have a runtime's daemons run on these hosts, started at the same time."""

@@ -97,6 +97,17 @@ def test_an_agent_killed_in_mid_pull_resumes_where_it_was(lab: Lab) -> None:
     assert seen.served.blob_bytes < 48 * MB
 
 
+def test_an_agent_that_is_told_to_stop_finishes_what_it_serves(lab: Lab) -> None:
+    image = lab.images.image((16,))
+    blob = f"/v2/{image.repository}/blobs/{image.biggest.digest}?ns=registry.example.test:5000"
+    agent, got = lab.agent(1), bytearray()
+    lab.net.up.shape(LINK_MBIT)
+    with lab.meanwhile(lambda: got.extend(agent.mirror("GET", blob).body)) as pulling:
+        lab.await_bytes(lab.host(1).received_bytes, BEGUN, pulling)
+        assert agent.stop() == 0
+    assert len(got) == image.biggest.size
+
+
 def ignore(_: object) -> None:
     """A reply whose content does not matter."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.e2e.agents import Settings
 from tests.e2e.lab import Lab, every_runtime, runtimes
 from tests.e2e.netlab import CommandError
 
@@ -18,18 +19,29 @@ def test_upstream_down_and_a_host_that_never_had_it_pulls_from_peers(lab: Lab, r
         lab.run(runtime, 2, image)
 
 
-@pytest.mark.parametrize("how", ["stopped", "unreachable"])
-@runtimes("containerd", "docker", "podman")
-def test_an_expired_tag_is_served_while_upstream_is_down(lab: Lab, runtime: str, how: str) -> None:
-    lab.cluster.fresh({"tags.ttl": "0s"})
-    image = lab.images.image().at_hub()
-    lab.pull("skopeo", 1, image)
-    if how == "stopped":
-        lab.upstream.stop()
-    else:
-        lab.net.isolate_upstream()
-    lab.pull(runtime, 2, image)
-    lab.run(runtime, 2, image)
+class TestExpiredTags:
+    @pytest.fixture
+    def agent_settings(self) -> Settings:
+        return {"tags.ttl": "0s"}
+
+    @pytest.mark.parametrize("how", ["stopped", "unreachable"])
+    @runtimes("containerd", "docker", "podman")
+    def test_an_expired_tag_is_served_while_upstream_is_down(self, lab: Lab, runtime: str, how: str) -> None:
+        image = lab.images.image().at_hub()
+        lab.pull("skopeo", 1, image)
+        if how == "stopped":
+            lab.upstream.stop()
+        else:
+            lab.net.isolate_upstream()
+        lab.pull(runtime, 2, image)
+        lab.run(runtime, 2, image)
+
+    def test_a_tag_that_moved_is_seen_at_once(self, lab: Lab) -> None:
+        before = lab.images.image((2, 1))
+        lab.pull("skopeo", 1, before)
+        after = lab.images.next_version(before)
+        lab.pull("podman", 1, after)
+        lab.run("podman", 1, after)
 
 
 @every_runtime

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 import time
 
+import pytest
+
+from tests.e2e.agents import PEER_TLS, Settings
 from tests.e2e.images import Pushed
 from tests.e2e.lab import Lab, Watch, every_runtime, runtimes
 
@@ -113,6 +117,34 @@ def totals(lab: Lab) -> dict[str, float]:
         "client from peer": read("p2pdist_client_bytes_total", source="peer"),
         "saved": read("p2pdist_saved_bytes_total"),
     }
+
+
+def test_an_image_that_p2pdist_pulled_waits_for_the_runtime(lab: Lab) -> None:
+    image = lab.images.image()
+    lab.agent(1).cli("pull", image.ref)
+    with lab.watch() as seen:
+        lab.pull("containerd", 1, image)
+        lab.pull("containerd", 2, image)
+    assert seen.served.blob_bytes == 0
+    lab.run("containerd", 2, image)
+
+
+class TestPeerTls:
+    @pytest.fixture
+    def agent_settings(self) -> Settings:
+        return PEER_TLS
+
+    @runtimes("containerd", "skopeo")
+    def test_layers_are_shared_over_tls_between_peers(self, lab: Lab, runtime: str) -> None:
+        image = lab.images.image()
+        lab.pull(runtime, 1, image)
+        with lab.watch() as seen:
+            lab.pull(runtime, 2, image)
+        assert seen.served.blob_bytes == 0
+
+    def test_the_peer_port_speaks_nothing_but_tls(self, lab: Lab) -> None:
+        with pytest.raises((OSError, http.client.HTTPException)):
+            lab.net.up.request("GET", 5051, "/", address=lab.host(1).address)
 
 
 def test_client_bytes_are_what_a_client_got(lab: Lab) -> None:
