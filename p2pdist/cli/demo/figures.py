@@ -161,7 +161,7 @@ def judge(figures: Figures, *, bound: float = MAX_UPSTREAM_COPIES) -> tuple[Prom
         ),
         Promise(
             "peers received no more than peers sent",  # a piece that came from elsewhere first is broken off
-            0 < from_peers <= to_peers or len(figures.agents) == 1,
+            from_peers <= to_peers,
             f"{from_peers:,} of {to_peers:,} bytes",
         ),
     )
