@@ -19,6 +19,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TextIO
 
 from p2pdist.errors import ConfigError
@@ -47,6 +48,7 @@ _SECRETS = (
         rf"\1{_MASK}",
     ),
 )
+_MAYBE_SECRET = re.compile(r"[?&@]|bearer|basic", re.IGNORECASE)
 _PLAIN_VALUE = re.compile(r"[^\s\"=\\]+\Z")
 
 
@@ -151,8 +153,13 @@ def _escape_char(char: str) -> str:
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+@lru_cache(maxsize=512)
+def _names_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
 def _safe_value(name: str, value: object) -> object:
-    if _SECRET_NAME.search(name):
+    if _names_secret(name):
         return _MASK
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -165,6 +172,8 @@ def _text_value(value: object) -> str:
 
 
 def _without_secrets(text: str) -> str:
+    if not _MAYBE_SECRET.search(text):  # a cheap look first: hardly any text has one
+        return text
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text

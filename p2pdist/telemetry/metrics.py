@@ -48,6 +48,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library gives it no types
         self.registry = CollectorRegistry()
         self._registries = frozenset(registries)
+        self._delivery_counters: dict[tuple[str, str], tuple[Counter, ...]] = {}
         self._define_bytes()
         self._define_events()
         self._define_state()
@@ -139,11 +140,8 @@ class Metrics:
 
     def on_delivered(self, registry: str, source: str, size: int) -> None:
         """``size`` body bytes went to a runtime."""
-        name = self._known(registry)
-        self._client_bytes.labels(name, _one_of(source, SOURCES)).inc(size)
-        self._sent_bytes.labels("client").inc(size)
-        if source != Source.UPSTREAM.value:
-            self._saved_bytes.labels(name).inc(size)
+        for counter in self._counters_for(self._known(registry), _one_of(source, SOURCES)):
+            counter.inc(size)
 
     def on_pulled(self, kind: str, source: str, seconds: float) -> None:
         """A manifest or blob was delivered whole."""
@@ -222,6 +220,16 @@ class Metrics:
                 int(each.value) for metric in self._saved_bytes.collect() for each in metric.samples
             ),
         }
+
+    def _counters_for(self, registry: str, source: str) -> tuple[Counter, ...]:
+        """What a delivered byte is counted in; looked up once, since this is called for every span of every body."""
+        found = self._delivery_counters.get((registry, source))
+        if found is None:
+            found = (self._client_bytes.labels(registry, source), self._sent_bytes.labels("client"))
+            if source != Source.UPSTREAM.value:
+                found = (*found, self._saved_bytes.labels(registry))
+            self._delivery_counters[registry, source] = found
+        return found
 
     def _known(self, registry: str) -> str:
         return registry if registry in self._registries else OTHER
