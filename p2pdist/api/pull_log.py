@@ -64,11 +64,12 @@ class PullRecord:
         return f"{self.target.repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
 
     def _fields(self, client: str, now: float) -> dict[str, object]:
+        reference = self._reference()
         fields: dict[str, object] = {
             "registry": self.target.repository.registry,
             "repository": self.target.repository.path,
-            "reference": str(self._reference()),
-            "digest": str(self.digest or ""),
+            **({} if isinstance(reference, Digest) else {"tag": reference}),
+            "digest": str(self.digest or (reference if isinstance(reference, Digest) else "")),
             "status": self.status,
             "bytes": sum(self.by_source.values()),
             **{f"{source.value}_bytes": self.by_source.get(source, 0) for source in Source},
