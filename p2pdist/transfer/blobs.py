@@ -11,6 +11,7 @@ from p2pdist.errors import NotFoundError, SourceError, StoreFullError
 from p2pdist.oci.content import BlobStat
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
+from p2pdist.swarm.geometry import Geometry
 from p2pdist.transfer.content import Delivery
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.delivery import FetchDelivery, PassThroughDelivery, StoredDelivery
@@ -20,6 +21,7 @@ from p2pdist.transfer.sequential_fill import SequentialFill
 from p2pdist.transfer.single_flight import SingleFlight
 from p2pdist.transfer.swarm_fill import SwarmFill
 from p2pdist.transfer.swarm_hub import SwarmHub
+from p2pdist.wire.swarm_messages import MAX_PIECES
 
 
 class BlobService:
@@ -93,13 +95,14 @@ class BlobService:
         if size is None:
             size = (await self._ask_size(repository, digest)).size
         ingest = await store.ingest(digest, size)
-        fetch = BlobFetch(self._context, repository, ingest, self._fill(repository), self._on_commit)
+        fetch = BlobFetch(self._context, repository, ingest, self._fill(repository, size), self._on_commit)
         self._fetches[digest] = fetch
         self._tasks.create_task(self._run(fetch))
         return fetch
 
-    def _fill(self, repository: Repository) -> Fill:
-        if self._hub is not None and self._context.policy.shares(repository.registry):
+    def _fill(self, repository: Repository, size: int) -> Fill:
+        shared = self._context.policy.shares(repository.registry)
+        if self._hub is not None and shared and Geometry.of(size).count <= MAX_PIECES:
             return SwarmFill(self._context, self._hub)
         return SequentialFill(self._context)
 

@@ -30,7 +30,7 @@ from p2pdist.wire.codec import (
 )
 
 MAX_FRAME = 64 * 1024
-MAX_PIECES = 1 << 17
+MAX_PIECES = 1 << 15
 MAX_LISTED = 4096
 MAX_MEMBERS = 32
 PIECE_DIGEST = 16
