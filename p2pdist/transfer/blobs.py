@@ -6,8 +6,16 @@ Always true here: at most one fetch per digest is in progress on this host.
 from __future__ import annotations
 
 import asyncio
+import logging
 
-from p2pdist.errors import NotFoundError, SourceError, StoreFullError
+from p2pdist.errors import (
+    DeniedError,
+    NotFoundError,
+    P2PDistError,
+    SourceError,
+    StoreFullError,
+    UnreachableError,
+)
 from p2pdist.oci.content import BlobStat
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
@@ -19,9 +27,15 @@ from p2pdist.transfer.fetch import BlobFetch, Committed
 from p2pdist.transfer.fill import Fill
 from p2pdist.transfer.sequential_fill import SequentialFill
 from p2pdist.transfer.single_flight import SingleFlight
+from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_fill import SwarmFill
 from p2pdist.transfer.swarm_hub import SwarmHub
 from p2pdist.wire.swarm_messages import MAX_PIECES
+
+logger = logging.getLogger(__name__)
+
+OPEN_TRIES = 3
+PEERS_ASKED = 3
 
 
 class BlobService:
@@ -62,28 +76,48 @@ class BlobService:
 
     async def open(self, repository: Repository, digest: Digest) -> Delivery:
         """One client's way to the blob. Raises as Mirror.blob."""
-        reader = await self._context.store.open(digest)
-        if reader is not None:
-            return StoredDelivery(reader, self._context.ledger)
-        try:
-            fetch = await self.fetch(repository, digest)
-        except StoreFullError:
-            stat = await self.stat(repository, digest)
-            return PassThroughDelivery(self._context, repository, digest, stat.size)
-        if fetch is None:
-            return await self.open(repository, digest)
+        for _ in range(OPEN_TRIES):
+            reader = await self._context.store.open(digest)
+            if reader is not None:
+                return StoredDelivery(reader, self._context.ledger)
+            fetch: BlobFetch | None = None
+            try:
+                fetch = await self.fetch(repository, digest)
+                delivery = await self._join(fetch) if fetch is not None else None
+            except StoreFullError as error:
+                return await self._pass_through(repository, digest, error)
+            except (NotFoundError, DeniedError):
+                if fetch is None or fetch.repository == repository:
+                    raise
+                continue  # another repository's fetch: what it was refused may be given to this one
+            if delivery is not None:
+                return delivery
+        raise UnreachableError(f"blob {digest} was evicted as soon as it was fetched, {OPEN_TRIES} times")
+
+    async def _join(self, fetch: BlobFetch) -> Delivery | None:
+        """A delivery once a source delivers; None when the fetch has ended well already."""
         delivery = FetchDelivery(fetch, self._context)
         try:
             await fetch.wait_started()
         except BaseException:
-            fetch.leave()
+            delivery.close()
             raise
+        if fetch.finished and fetch.reader is None:
+            delivery.close()
+            return None
         return delivery
+
+    async def _pass_through(
+        self, repository: Repository, digest: Digest, error: StoreFullError
+    ) -> PassThroughDelivery:
+        logger.warning("blob %s is passed through and not kept: %s", digest, error)
+        stat = await self.stat(repository, digest)
+        return PassThroughDelivery(self._context, repository, digest, stat.size)
 
     async def fetch(self, repository: Repository, digest: Digest) -> BlobFetch | None:
         """The fetch in progress, started if need be; None when the blob is held already."""
         running = self._fetches.get(digest)
-        if running is not None:
+        if running is not None and not running.finished:
             return running
         return await self._starting.run(digest, lambda: self._start(repository, digest))
 
@@ -116,12 +150,20 @@ class BlobService:
         """Upstream's word on a size that no manifest told; in an outage that of a peer."""
         try:
             return await self._context.upstream.stat(repository, digest)
-        except SourceError as error:
-            if not self._context.policy.shares(repository.registry):
+        except SourceError:
+            shares = self._context.policy.shares(repository.registry)
+            found = await self._ask_peers_size(digest) if shares else None
+            if found is None:
                 raise
-            for provider in (await self._context.discovery.find(digest))[:3]:
-                try:
-                    return await self._context.peers.stat(provider, digest)
-                except (SourceError, NotFoundError):
-                    continue
-            raise error
+            return found
+
+    async def _ask_peers_size(self, digest: Digest) -> BlobStat | None:
+        context = self._context
+        found = await context.discovery.find(digest)
+        ordered = context.health.order(found, context.clock.now(), context.policy.zone)
+        for provider in [each for each in ordered if each.complete][:PEERS_ASKED]:
+            try:
+                return await context.peers.stat(provider, digest)
+            except P2PDistError as error:
+                note_failure(context, provider.peer, error, progressed=False)
+        return None

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from p2pdist.errors import DigestMismatchError, UnreachableError
+from p2pdist.errors import DigestMismatchError, P2PDistError, UnreachableError
 from p2pdist.oci.content import BlobStat
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
 from p2pdist.store.port import BlobReader
 from p2pdist.transfer.content import BytesSpan, FileSpan, Source, Span
 from p2pdist.transfer.context import TransferContext
+from p2pdist.transfer.evidence import hash_bytes
 from p2pdist.transfer.fetch import BlobFetch
 from p2pdist.transfer.ledger import Ledger
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 256 * 1024
 UNCHARGED_SPAN = 4 * 1024 * 1024
 
 
 class _Delivery:
-    """What the three kinds share: a context manager around ``_close``."""
+    """What the three kinds share: a context manager around ``close``."""
 
     def __init__(self, digest: Digest, size: int) -> None:
         self._stat = BlobStat(digest, size)
@@ -31,8 +38,8 @@ class _Delivery:
     def stat(self) -> BlobStat:
         return self._stat
 
-    def _close(self) -> None:
-        """Let go of what is held."""
+    def close(self) -> None:
+        """Let go of what is held; for who does not enter the context."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,40 +47,40 @@ class _Delivery:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.close()
 
 
 async def stored_spans(
     reader: BlobReader, ledger: Ledger, start: int, stop: int
 ) -> AsyncGenerator[Span, None]:
-    """A committed blob's [start, stop): file parts where there is a file, split where the sources differ."""
+    """A committed blob's [start, stop): file parts where there is a file, split where the sources differ.
+
+    What was charged and not consumed when the generator is closed is given back to the ledger.
+    """
     digest = reader.info.digest
     while start < stop:
         end = min(stop, start + UNCHARGED_SPAN) if ledger.has_uncharged(digest) else stop
-        for low, high, source in ledger.charge(digest, start, end):
-            delivered = False
-            try:
-                async for span in _file_or_bytes(reader, low, high, source):
-                    yield span
-                delivered = True
-            finally:
-                if not delivered:
-                    ledger.give_back(digest, [(low, high, source)])
+        left = deque(ledger.charge(digest, start, end))
+        try:
+            while left:
+                low, high, source = left[0]
+                span = await _span(reader, low, high, source)
+                yield span
+                left[0] = (low + span.length, high, source)
+                if left[0][0] == high:
+                    left.popleft()
+        finally:
+            ledger.give_back(digest, list(left))
         start = end
 
 
-async def _file_or_bytes(
-    reader: BlobReader, start: int, stop: int, source: Source
-) -> AsyncGenerator[Span, None]:
+async def _span(reader: BlobReader, start: int, stop: int, source: Source) -> Span:
     if reader.fileno() is not None:
-        yield FileSpan(reader, start, stop - start, source)
-        return
-    while start < stop:
-        data = await reader.read(start, min(CHUNK, stop - start))
-        if not data:
-            raise UnreachableError(f"blob {reader.info.digest} ended early in the store")
-        yield BytesSpan(data, source)
-        start += len(data)
+        return FileSpan(reader, start, stop - start, source)
+    data = await reader.read(start, min(CHUNK, stop - start))
+    if not data:
+        raise UnreachableError(f"blob {reader.info.digest} ended early in the store")
+    return BytesSpan(data, source)
 
 
 class StoredDelivery(_Delivery):
@@ -87,8 +94,18 @@ class StoredDelivery(_Delivery):
     def spans(self, start: int, stop: int) -> AsyncGenerator[Span, None]:
         return stored_spans(self._reader, self._ledger, start, stop)
 
-    def _close(self) -> None:
+    def close(self) -> None:
         self._reader.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Streamed:
+    """Bytes that went to the client before the digest held; ``attempt`` None: a slice with a hash of its own."""
+
+    attempt: int | None
+    start: int
+    stop: int
+    hash: bytes = b""
 
 
 class FetchDelivery(_Delivery):
@@ -98,31 +115,41 @@ class FetchDelivery(_Delivery):
         super().__init__(fetch.digest, fetch.size)
         self._fetch = fetch
         self._context = context
+        self._open = True
         fetch.users += 1
 
-    def _close(self) -> None:
-        self._fetch.leave()
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._fetch.leave()
 
     async def spans(self, start: int, stop: int) -> AsyncGenerator[Span, None]:
-        position = start
+        position, streamed = start, list[_Streamed]()
         while position < stop:
             limit = await self._wait(position)
             if limit is None:
-                async for span in self._committed(position, stop):
-                    yield span
+                async with aclosing(self._committed(position, stop, streamed)) as rest:
+                    async for span in rest:
+                        yield span
                 return
-            if limit <= position:
+            if limit > position:
+                attempt = self._fetch.attempt
+                data = await self._fetch.read(position, min(limit - position, stop - position, CHUNK))
+                if not data or attempt != self._fetch.attempt:  # committed, or thrown away, since
+                    if attempt == self._fetch.attempt:
+                        await self._fetch.wait_changed()
+                    continue
+                _note(streamed, attempt, position, position + len(data))
+                async with aclosing(self._charged(position, data)) as charged:
+                    async for span in charged:
+                        yield span
+            else:
                 data = await self._slice_from_upstream(position, stop)
+                if not data:
+                    continue
+                streamed.append(_Streamed(None, position, position + len(data), hash_bytes(data)))
                 self._context.ledger.charge(self._fetch.digest, position, position + len(data))
-                if data:
-                    yield BytesSpan(data, Source.UPSTREAM)
-                position += len(data)
-                continue
-            data = await self._fetch.read(position, min(limit - position, stop - position, CHUNK))
-            if not data:  # committed, or thrown away, since
-                await self._fetch.wait_changed()
-            async for span in self._charged(position, data):
-                yield span
+                yield BytesSpan(data, Source.UPSTREAM)
             position += len(data)
 
     async def _wait(self, position: int) -> int | None:
@@ -134,46 +161,67 @@ class FetchDelivery(_Delivery):
             return position
 
     async def _slice_from_upstream(self, position: int, stop: int) -> bytes:
-        """A little of the body from upstream itself, so that a client which watches for progress stays."""
-        fetch = self._fetch
-        length = min(self._context.policy.hold_back, stop - position, fetch.size - 1 - position)
-        if length <= 0:
-            await fetch.wait_done()
-            return b""
-        try:
-            async with self._context.upstream.blob(
-                fetch.repository, fetch.digest, position, length
-            ) as stream:
-                return b"".join([chunk async for chunk in stream.chunks()])
-        except Exception:
-            await fetch.wait_done()
-            return b""
+        """A little of the body from upstream itself, so that a client which watches for progress stays.
+
+        b"" when there is none to be had; then the fetch has ended.
+        """
+        fetch, context = self._fetch, self._context
+        length = min(context.policy.hold_back, stop - position, fetch.size - 1 - position)
+        if length > 0:
+            try:
+                async with context.upstream.blob(fetch.repository, fetch.digest, position, length) as stream:
+                    parts = [chunk async for chunk in stream.chunks()]
+                await context.upstream_limit.take(length)
+                return b"".join(parts)
+            except P2PDistError as error:
+                logger.info("no slice of %s from upstream for a waiting client: %s", fetch.digest, error)
+        await fetch.wait_done()
+        return b""
 
     async def _charged(self, position: int, data: bytes) -> AsyncGenerator[Span, None]:
         ledger, digest = self._context.ledger, self._fetch.digest
-        for low, high, source in ledger.charge(digest, position, position + len(data)):
-            delivered = False
-            try:
+        left = deque(ledger.charge(digest, position, position + len(data)))
+        try:
+            while left:
+                low, high, source = left[0]
                 yield BytesSpan(data[low - position : high - position], source)
-                delivered = True
-            finally:
-                if not delivered:
-                    ledger.give_back(digest, [(low, high, source)])
+                left.popleft()
+        finally:
+            ledger.give_back(digest, list(left))
 
-    async def _committed(self, position: int, stop: int) -> AsyncGenerator[Span, None]:
-        reader = self._fetch.reader
-        if reader is not None:
-            async for span in stored_spans(reader, self._context.ledger, position, stop):
-                yield span
-            return
-        opened = await self._context.store.open(self._fetch.digest)
-        if opened is None:
+    async def _committed(
+        self, position: int, stop: int, streamed: list[_Streamed]
+    ) -> AsyncGenerator[Span, None]:
+        reader = self._fetch.reader or await self._context.store.open(self._fetch.digest)
+        if reader is None:
             raise UnreachableError(f"blob {self._fetch.digest} was evicted while it was being read")
         try:
-            async for span in stored_spans(opened, self._context.ledger, position, stop):
-                yield span
+            await self._check_streamed(reader, streamed)
+            async with aclosing(stored_spans(reader, self._context.ledger, position, stop)) as spans:
+                async for span in spans:
+                    yield span
         finally:
-            opened.close()
+            if reader is not self._fetch.reader:
+                reader.close()
+
+    async def _check_streamed(self, reader: BlobReader, streamed: list[_Streamed]) -> None:
+        """Raises DigestMismatchError when the client was given bytes that are not the blob's."""
+        for part in streamed:
+            if part.attempt is not None:
+                false = self._fetch.was_false(part.attempt, part.start, part.stop)
+            else:
+                false = hash_bytes(await reader.read(part.start, part.stop - part.start)) != part.hash
+            if false:
+                raise DigestMismatchError(
+                    f"upstream's first bytes for {self._fetch.digest} proved false after they were passed on"
+                )
+
+
+def _note(streamed: list[_Streamed], attempt: int, start: int, stop: int) -> None:
+    """Add to what was streamed; a part that goes on is one part."""
+    if streamed and streamed[-1].attempt == attempt and streamed[-1].stop == start:
+        start = streamed.pop().start
+    streamed.append(_Streamed(attempt, start, stop))
 
 
 class PassThroughDelivery(_Delivery):
@@ -187,21 +235,22 @@ class PassThroughDelivery(_Delivery):
     async def spans(self, start: int, stop: int) -> AsyncGenerator[Span, None]:
         digest = self.stat.digest
         hasher = digest.hasher() if (start, stop) == (0, self.stat.size) else None
-        held = b""
-        async with self._context.upstream.blob(self._repository, digest, start, stop - start) as stream:
+        context, held = self._context, b""
+        async with context.upstream.blob(self._repository, digest, start, stop - start) as stream:
             if stream.size != self.stat.size:
                 raise DigestMismatchError(
                     f"upstream's {digest} has {stream.size} bytes, not {self.stat.size}"
                 )
             async for chunk in stream.chunks():
-                await self._context.upstream_limit.take(len(chunk))
+                await context.upstream_limit.take(len(chunk))
+                await context.download.take(len(chunk))
                 if held:
                     yield BytesSpan(held, Source.UPSTREAM)
                 held = chunk
                 if hasher is not None:
                     hasher.update(chunk)
         if hasher is not None and not digest.matches(hasher):
-            self._context.hooks.verify_failed("upstream", digest, None)
+            context.hooks.verify_failed("upstream", digest, None)
             raise DigestMismatchError(
                 f"what upstream sent for {digest} has another digest; cut before its end"
             )

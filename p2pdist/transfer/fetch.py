@@ -4,7 +4,8 @@ Rules:
 - How the bytes are got is the fill's affair (fill.py): one source after the other, or a swarm.
 - ``deliverable`` never passes a byte that a peer sent, nor the last ``hold_back`` bytes, before the digest holds. So a
   lying peer costs time, and no client ever sees its bytes; what streams through is what a direct pull would have got.
-- When the digest does not hold, everything is fetched again from upstream alone, and who sent other bytes is banned.
+- When the digest does not hold, everything is fetched again from upstream alone (recovery.py), and who sent other bytes is
+  banned. A client that was streamed bytes which proved false meanwhile is never given the rest.
 - The fetch goes on when its clients leave: what was begun is kept, for the next client and for the other hosts.
 """
 
@@ -12,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from p2pdist.errors import (
     DigestMismatchError,
-    NotFoundError,
     P2PDistError,
     SourceError,
     StoreFullError,
@@ -24,14 +25,15 @@ from p2pdist.errors import (
 )
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
-from p2pdist.records import PeerId, Provider
+from p2pdist.records import Provider
 from p2pdist.retention.ranges import RangeSet
 from p2pdist.store.port import BlobReader, Ingest
 from p2pdist.transfer.content import Source
 from p2pdist.transfer.context import TransferContext
-from p2pdist.transfer.evidence import Evidence, SliceHash, collect_evidence, differing_peers
+from p2pdist.transfer.evidence import Evidence
 from p2pdist.transfer.fill import Fill
-from p2pdist.transfer.sequential_fill import SequentialFill
+from p2pdist.transfer.recovery import Recovery
+from p2pdist.transfer.sequential_fill import WrongSizeError
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +65,13 @@ class BlobFetch:
         self._context = context
         self._ingest = ingest
         self._on_commit = on_commit
-        self._evidence = Evidence(ingest.front)
         self._fill = fill
         self._held = RangeSet.of(ingest.held())
+        self._evidence = Evidence(self._held.total)
         self._trusted = RangeSet()
+        self._flowing = False
+        self._attempt = 0
+        self._false: dict[int, RangeSet] = {}
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._done = False
         self._error: Exception | None = None
@@ -89,21 +94,32 @@ class BlobFetch:
         return self._done
 
     @property
-    def deliverable(self) -> int:
-        """How far clients may read before the commit."""
-        return min(self._trusted.front, max(0, self.size - self._context.policy.hold_back))
+    def attempt(self) -> int:
+        """Grows each time that all bytes are thrown away and fetched anew."""
+        return self._attempt
+
+    def deliverable(self, position: int) -> int:
+        """How far clients may read from ``position`` on before the commit; ``position`` itself if not at all."""
+        limit = self.size - self._context.policy.hold_back
+        return max(position, min(self._trusted.held_from(position), limit))
+
+    def was_false(self, attempt: int, start: int, stop: int) -> bool:
+        """Whether what was deliverable of [start, stop) in an earlier attempt proved not to be the blob's."""
+        false = self._false.get(attempt)
+        return false is not None and any(bad for _, _, bad in false.within(start, stop))
 
     async def wait_started(self) -> None:
         """Return once a source delivers (or the blob is whole); raises why none does."""
-        while not self._done and not self._held.bounds and self.size:
+        while not self._done and not self._flowing:
             await self._changed.wait()
         self._raise_error()
 
     async def wait_beyond(self, position: int) -> int | None:
         """How far to read past ``position``, or None when the blob is committed; raises why it will not be."""
         while not self._done:
-            if self.deliverable > position:
-                return self.deliverable
+            limit = self.deliverable(position)
+            if limit > position:
+                return limit
             await self._changed.wait()
         self._raise_error()
         return None
@@ -145,7 +161,11 @@ class BlobFetch:
     def leave(self) -> None:
         """A client is gone; the last one lets go of the committed file."""
         self.users -= 1
-        if self.users == 0 and self._done and self.reader is not None:
+        if self.users == 0 and self._done:
+            self._close_reader()
+
+    def _close_reader(self) -> None:
+        if self.reader is not None:
             self.reader.close()
             self.reader = None
 
@@ -169,51 +189,65 @@ class BlobFetch:
 
     async def run(self) -> None:
         """Fetch, prove and commit; never raises but CancelledError."""
-        clock = self._context.clock
         try:
             await self._fetch_and_commit()
         except asyncio.CancelledError:
+            self._finish(UnreachableError(f"the agent is stopping while fetching {self.digest}"))
             await asyncio.shield(self._ingest.close())
-            self._fail(UnreachableError(f"the agent is stopping while fetching {self.digest}"))
             raise
-        except StoreFullError as error:
-            await self._ingest.discard()
-            self._fail(error)
-        except DigestMismatchError as error:
-            await self._ingest.discard()
-            self._fail(error)
+        except WrongSizeError as error:
+            sizes = {self.digest: error.offered}
+            await self._context.store.link(self.repository, [self.digest], sizes=sizes)
+            await self._fail(error, self._ingest.discard)
+        except (StoreFullError, DigestMismatchError) as error:
+            await self._fail(error, self._ingest.discard)
         except P2PDistError as error:
-            await self._ingest.close()
-            self._fail(error)
+            await self._fail(error, self._ingest.close)
         except Exception as error:
             logger.exception("fetching %s failed in an unforeseen way", self.digest)
-            await self._ingest.close()
-            self._fail(SourceError(f"internal error while fetching {self.digest}: {error!r}"))
+            wrapped = SourceError(f"internal error while fetching {self.digest}: {error!r}")
+            await self._fail(wrapped, self._ingest.close)
         else:
             self._finish()
             moved = {source.value: count for source, count in self.by_source.items() if count}
-            seconds = clock.now() - self.started
+            seconds = self._context.clock.now() - self.started
             self._context.hooks.fetched(self.repository, self.digest, "blob", seconds, moved)
 
-    def _fail(self, error: Exception) -> None:
-        self._finish(error)
+    async def _fail(self, error: Exception, stop: Callable[[], Awaitable[None]]) -> None:
+        """Whatever the store makes of it, those who wait are told."""
+        try:
+            await stop()
+        except P2PDistError as failure:
+            logger.warning("the store could not end the fetch of %s: %s", self.digest, failure)
+        finally:
+            self._finish(error)
         self._context.hooks.failed(self.repository, self.digest, "blob", error)
 
     async def _fetch_and_commit(self) -> None:
         await self._fill.run(self)
         try:
-            await self._commit()
+            await self.commit()
         except DigestMismatchError as error:
-            await self._recover(error)
+            recovery = Recovery(self._context, self, self._ingest, self._evidence)
+            self._false[0] = await recovery.run(error)
 
-    async def _commit(self) -> None:
+    async def commit(self) -> None:
+        """Prove and publish what is held; raises DigestMismatchError, and StoreFullError."""
         shared = self._context.policy.shares(self.repository.registry)
         await self._ingest.commit(shared=shared)
         self.reader = await self._context.store.open(self.digest)
-        if self.users == 0 and self.reader is not None:
-            self.reader.close()
-            self.reader = None
+        if self.users == 0:
+            self._close_reader()
         self._on_commit(self.digest, shared=shared)
+
+    async def start_over(self) -> Evidence:
+        """Throw all bytes away; the evidence that will be collected about those to come."""
+        await self._ingest.reset()
+        self._context.ledger.forget(self.digest)
+        self._evidence = Evidence(0)
+        self._trusted = self._held = RangeSet()
+        self._attempt += 1
+        return self._evidence
 
     async def receive(self, offset: int, chunk: bytes, source: Source, provider: Provider | None) -> None:
         """As Target.receive."""
@@ -223,6 +257,7 @@ class BlobFetch:
         self._context.ledger.fetched(self.digest, offset, stop, source)
         self._evidence.add(offset, stop, provider)
         self.by_source[source] += len(chunk)
+        self._flowing = True
         if source is Source.UPSTREAM:
             self._trusted = self._trusted.add(offset, stop)
         self._wake(offset, stop)
@@ -232,60 +267,3 @@ class BlobFetch:
             if start <= offset < stop and not waiter.done():
                 waiter.set_result(None)
         self._notify()
-
-    # -- when the digest does not hold --
-
-    async def _recover(self, mismatch: DigestMismatchError) -> None:
-        """Fetch again from upstream alone, and find out who sent other bytes (DESIGN.md, "Prove")."""
-        suspects = self._evidence.peers
-        source = "peer" if suspects else ("store" if self._evidence.resumed else "upstream")
-        self._context.hooks.verify_failed(source, self.digest, next(iter(suspects), None))
-        if source == "upstream":
-            raise mismatch
-        before: list[SliceHash] = []
-        if len(suspects) == 1 and not self._evidence.resumed:
-            self._ban(next(iter(suspects)))
-        else:
-            before = await collect_evidence(self._ingest, self._evidence)
-        await self._make_good(suspects)
-        for peer in await differing_peers(self.reader, self._context.store, self.digest, before):
-            self._ban(peer)
-
-    async def _make_good(self, suspects: dict[PeerId, Provider]) -> None:
-        """Fetch all of it again without the suspects; in an outage from each suspect alone, which proves who lies."""
-        try:
-            without = frozenset(suspects)
-            await self._try_again(SequentialFill(self._context, without=without))
-        except (SourceError, NotFoundError) as error:
-            for provider in suspects.values():
-                if await self._try_alone(provider):
-                    return
-            raise error
-
-    async def _try_again(self, fill: Fill) -> None:
-        await self._ingest.reset()
-        self._context.ledger.forget(self.digest)
-        self._evidence = Evidence(0)
-        self._trusted = self._held = RangeSet()
-        await fill.run(self)
-        try:
-            await self._commit()
-        except DigestMismatchError:
-            source = "peer" if self._evidence.peers else "upstream"
-            self._context.hooks.verify_failed(source, self.digest, next(iter(self._evidence.peers), None))
-            raise
-
-    async def _try_alone(self, provider: Provider) -> bool:
-        try:
-            await self._try_again(SequentialFill(self._context, only=provider))
-        except DigestMismatchError:
-            self._ban(provider.peer)
-        except (SourceError, NotFoundError):
-            return False
-        else:
-            return True
-        return False
-
-    def _ban(self, peer: PeerId) -> None:
-        self._context.health.banned(peer, self._context.clock.now())
-        self._context.hooks.banned(peer, f"sent wrong bytes for {self.digest}")

@@ -13,55 +13,11 @@ from collections import OrderedDict
 
 from p2pdist.oci.digest import Digest
 from p2pdist.transfer.content import Source
+from p2pdist.transfer.intervals import IntervalMap
 
 MAX_BLOBS = 4096
 
 Segment = tuple[int, int, Source]
-
-
-class SourceMap:
-    """Sorted, disjoint segments (start, stop, source) of one blob that no client has had yet."""
-
-    def __init__(self) -> None:
-        self._segments: list[Segment] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._segments)
-
-    def add(self, start: int, stop: int, source: Source) -> None:
-        """Note that [start, stop) came from ``source``, in place of what was noted for it before."""
-        self.take(start, stop)
-        if start < stop:
-            self._insert((start, stop, source))
-
-    def _insert(self, segment: Segment) -> None:
-        segments = self._segments
-        last = segments[-1] if segments else None
-        if last is not None and last[1] == segment[0] and last[2] is segment[2]:
-            segments[-1] = (last[0], segment[1], last[2])
-        elif last is None or last[1] <= segment[0]:
-            segments.append(segment)
-        else:
-            segments.append(segment)
-            segments.sort(key=lambda each: each[0])
-
-    def take(self, start: int, stop: int) -> list[Segment]:
-        """Remove and return what is noted within [start, stop), cut to it."""
-        taken: list[Segment] = []
-        kept: list[Segment] = []
-        for segment in self._segments:
-            low, high, source = segment
-            if high <= start or low >= stop:
-                kept.append(segment)
-                continue
-            if low < start:
-                kept.append((low, start, source))
-            if high > stop:
-                kept.append((stop, high, source))
-            taken.append((max(low, start), min(high, stop), source))
-        if taken:
-            self._segments = kept
-        return taken
 
 
 def fill_gaps(start: int, stop: int, segments: list[Segment]) -> list[Segment]:
@@ -86,19 +42,21 @@ def fill_gaps(start: int, stop: int, segments: list[Segment]) -> list[Segment]:
 
 
 class Ledger:
-    """The source maps of the blobs fetched lately."""
+    """For each blob fetched lately: where the bytes that no client has had yet came from."""
 
     def __init__(self) -> None:
-        self._maps: OrderedDict[Digest, SourceMap] = OrderedDict()
+        self._maps: OrderedDict[Digest, IntervalMap[Source]] = OrderedDict()
 
     def fetched(self, digest: Digest, start: int, stop: int, source: Source) -> None:
         """Note bytes as they arrive."""
+        if start >= stop:
+            return
         found = self._maps.get(digest)
         if found is None:
-            found = self._maps[digest] = SourceMap()
+            found = self._maps[digest] = IntervalMap()
             while len(self._maps) > MAX_BLOBS:
                 self._maps.popitem(last=False)
-        found.add(start, stop, source)
+        found.put(start, stop, source)
 
     def charge(self, digest: Digest, start: int, stop: int) -> list[Segment]:
         """What to book [start, stop) under, in order and without gaps; uncharged bytes become charged."""
