@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.e2e.guard import wait_until
 from tests.e2e.netlab import Host
 
 TAIL = 6000
+# Programs are to die with us, and Linux takes that to mean the thread that started them (prctl(2), PR_SET_PDEATHSIG):
+# so all are started by one thread that lives as long as the process.
+_SPAWNER = ThreadPoolExecutor(max_workers=1)
 
 
 def clean_environment() -> dict[str, str]:
@@ -45,14 +49,15 @@ class Program:
         """Start, without waiting for anything."""
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = _SPAWNER.submit(
+                subprocess.Popen,
                 self.host.argv(self._argv),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**clean_environment(), **self.host.env, **self._env},
                 start_new_session=True,
-            )
+            ).result()
         self.host.run_record.process(self._process.pid)
 
     def wait(self, ready: Callable[[], bool], seconds: float = 45) -> None:
