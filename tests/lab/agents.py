@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.e2e.programs import Program
 REGISTRY_NAME = "registry.lab:5000"
 BOOTSTRAP = 3  # the agents that the others know of; all else is found
 KNOWN = 8  # contacts after which an agent counts as settled
+SETTLE_SECONDS = 10.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -166,8 +168,11 @@ class Agents:
     def numbered(self, numbers: Iterable[int]) -> list[LabAgent]:
         return [self.all[number - 1] for number in numbers]
 
-    def start(self, absent: Iterable[int], settings: Mapping[str, str]) -> None:
-        """Start all but the absent ones with empty stores, until each of them knows enough of the others."""
+    def start(self, absent: Iterable[int], settings: Mapping[str, str]) -> str:
+        """Start all but the absent ones with empty stores; returns who does not know enough others after a while.
+
+        Each must know one, or pulling would tell nothing of a cluster.
+        """
         missing = set(absent)
         present = [agent for n, agent in enumerate(self.all, 1) if n not in missing]
         for agent in present:
@@ -175,9 +180,13 @@ class Agents:
             agent.start(settings)
         for agent in present:
             agent.wait()
-        enough = min(KNOWN, len(present) - 1)
-        for agent in present:
-            wait_until(lambda a=agent: a.known() >= enough, 60, f"{agent.host.name} knows {enough} others")
+        wait_until(
+            lambda: all(a.known() >= min(1, len(present) - 1) for a in present), 60, "agents that meet"
+        )
+        enough, deadline = min(KNOWN, len(present) - 1), time.monotonic() + SETTLE_SECONDS
+        while (few := [a for a in present if a.known() < enough]) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return ", ".join(f"{a.host.name} knows {a.known()} of {len(present) - 1} others" for a in few)
 
     def stop(self) -> None:
         """End all that run, at once."""

@@ -7,13 +7,14 @@ instant, faults at their times, clients end, costs read again.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 from tests.e2e.guard import Run, sweep
-from tests.e2e.netlab import Host
 from tests.lab.agents import MIRROR, Agents, Cost
 from tests.lab.faults import FaultPlan
 from tests.lab.images import Bundle, build, push
@@ -99,7 +100,8 @@ class Lab:
 
     def start_agents(self) -> None:
         """All agents with empty stores, but those that are absent at first."""
-        self.agents.start(self.scenario.absent, self.scenario.settings)
+        if few := self.agents.start(self.scenario.absent, self.scenario.settings):
+            self.say(f"not all have met: {few}")
 
     def client(
         self, number: int, bundle: Bundle, at: float, *, mirror: Mapping[str, object] | None = MIRROR
@@ -117,10 +119,12 @@ class Lab:
         before = self._read()
         process = PullProcess(self.run, clients)
         progress = Progress(self.say, len(clients), bundle.size)
+        links = LinkRecord(self.network)
 
         def watch(pulls: Pulls) -> None:
             now = time.monotonic() - process.start
             progress.show(now, pulls)
+            links.take(now)
             if faults is not None:
                 faults.carry_out(now)
 
@@ -129,7 +133,13 @@ class Lab:
         if faults is not None:
             faults.undo_all()
         sent = self.registry.sent(before.mark)
-        return self._result(name, system, bundle, clients, pulls, (before, after), sent, load)
+        return self._result(name, system, bundle, clients, pulls, (before, after), sent, load, links)
+
+    def keep_logs(self, directory: Path) -> None:
+        """Copy what the agents and the registry said to a directory that stays."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for log in self.run.directory.glob("*/*.log"):
+            shutil.copy(log, directory / f"{log.parent.name}-{log.name}")
 
     def close(self) -> None:
         """Take everything down."""
@@ -143,7 +153,7 @@ class Lab:
     def _read(self) -> Reading:
         return Reading(
             self.registry.mark(),
-            self.network.upstream_payload(),
+            self.network.traffic()["up"].sent,
             cpu_seconds(),
             time.monotonic(),
             [agent.cost() for agent in self.agents.all],
@@ -152,7 +162,7 @@ class Lab:
 
     def _result(
         self, name: str, system: str, bundle: Bundle, clients: Sequence[Client], pulls: Pulls,
-        readings: tuple[Reading, Reading], sent: Sent, load: float,
+        readings: tuple[Reading, Reading], sent: Sent, load: float, links: LinkRecord,
     ) -> Result:  # fmt: skip
         before, after = readings
         good = [pull for pull in pulls.pulls if not pull.error]
@@ -181,7 +191,8 @@ class Lab:
             busy=(after.busy - before.busy) / (after.at - before.at), load_before=load,
             failed=len(errors), errors=errors, fallback_bytes=sum(p.fallback_bytes for p in pulls.pulls),
             retries=sum(p.retries for p in pulls.pulls),
-            host_seconds={p.host: p.seconds for p in pulls.pulls}, progress=pulls.progress, counters=counters,
+            host_seconds={p.host: p.seconds for p in pulls.pulls}, progress=pulls.progress,
+            links=links.samples, counters=counters,
         )  # fmt: skip
 
 
@@ -206,6 +217,29 @@ class Progress:
         )
 
 
-def all_hosts(lab: Lab) -> list[Host]:
-    """The agents' hosts and the registry's."""
-    return [*lab.hosts, lab.network.up]
+class LinkRecord:
+    """What crossed each link, sampled while a run lasts."""
+
+    EVERY = 0.5
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._next = 0.0
+        self._base = network.traffic()
+        self.samples: list[tuple[float, dict[str, tuple[int, int]]]] = []
+
+    def take(self, now: float) -> None:
+        """A sample, if it is time for one: (received, sent) bytes of each host since the run began."""
+        if now < self._next:
+            return
+        self._next = now + self.EVERY
+        seen = self._network.traffic()
+        self.samples.append(
+            (
+                now,
+                {
+                    n: (t.received - self._base[n].received, t.sent - self._base[n].sent)
+                    for n, t in seen.items()
+                },
+            )
+        )

@@ -37,7 +37,8 @@ class Machine:
     def line(self) -> str:
         """For the head of a report."""
         return (
-            f"{self.cores} cores ({self.processor}), {self.memory / 2**30:.0f} GiB, Linux {self.kernel}, Python {self.python}; "
+            f"{self.cores} cores ({self.processor}), {self.memory / 2**30:.0f} GiB, "
+            f"Linux {self.kernel}, Python {self.python}; "
             f"SHA-256 {self.sha256 / 1e9:.2f} GB/s a core, loopback TCP {self.loopback / 1e9:.2f} GB/s"
         )
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tests.e2e.guard import Run
 from tests.e2e.netlab import Host, NetLab, command
@@ -16,6 +17,14 @@ from tests.lab.scenario import Link
 # The burst holds one 64 KiB segment, or tbf would drop it.
 TBF = ("burst", "128kb", "latency", "50ms")
 FRAME = 66  # Ethernet, IP and TCP headers with timestamps, once per segment as the interface counts them
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Payload bytes over one host's link, headers taken off by estimate."""
+
+    received: int
+    sent: int
 
 
 class Network:
@@ -58,11 +67,13 @@ class Network:
         """End a loss or a partition."""
         self._nft(f"delete table bridge {name}\n")
 
-    def upstream_payload(self) -> int:
-        """Bytes that left the registry's host so far, headers taken off by estimate."""
-        shown = json.loads(command(["ip", "-n", self.up.namespace, "-j", "-s", "link", "show", "eth0"]))
-        sent = shown[0]["stats64"]["tx"]
-        return int(sent["bytes"]) - FRAME * int(sent["packets"])
+    def traffic(self) -> dict[str, Traffic]:
+        """What each host has received and sent so far, by its name; one look for all, at the bridge's ends of the links."""
+        shown = json.loads(
+            command(["ip", "-n", self._net.switch, "-j", "-s", "link", "show", "type", "veth"])
+        )
+        links = {link["ifname"].removeprefix("v-"): link["stats64"] for link in shown}
+        return {name: Traffic(_payload(stats["tx"]), _payload(stats["rx"])) for name, stats in links.items()}
 
     def close(self) -> None:
         self._net.close()
@@ -76,3 +87,7 @@ class Network:
 
     def _nft(self, text: str) -> None:
         command(["nsenter", f"--net=/run/netns/{self._net.switch}", "nft", "-f", "-"], text=text)
+
+
+def _payload(stats: Mapping[str, int]) -> int:
+    return stats["bytes"] - FRAME * stats["packets"]

@@ -59,6 +59,7 @@ class Result:
     retries: int = 0
     host_seconds: dict[str, float] = field(default_factory=dict)
     progress: list[tuple[float, list[int]]] = field(default_factory=list)
+    links: list[tuple[float, dict[str, tuple[int, int]]]] = field(default_factory=list)
     counters: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -44,27 +44,37 @@ def find(name: str) -> Path:
     raise ScenarioError(f"no scenario {name!r}: there are {known}")
 
 
-def run_scenario(scenario: Scenario) -> Result:
+def run_scenario(scenario: Scenario, logs: Path | None = None) -> Result:
     """Make the lab, run the scenario in it, take it down."""
     say(f"{scenario.title}: {scenario.hosts} hosts at {scenario.rate:g} Mbit/s")
     with Lab(scenario, say) as lab:
-        bundle = lab.image(scenario.image)
-        lab.shape()
-        say(f"links shaped, {lab.goodput * 8e-6:.1f} Mbit/s of TCP; starting agents")
-        lab.start_agents()
-        if scenario.warm:
-            lab.pull("warm-up", "p2pdist", bundle, [lab.client(n, bundle, 0) for n in scenario.warm])
-        pulling = [n for n in range(1, scenario.hosts + 1) if n not in scenario.warm]
-        times = scenario.arrival.times(len(pulling))
-        clients = [lab.client(n, bundle, at) for n, at in zip(pulling, times, strict=True)]
-        faults = FaultPlan(scenario, lab.network, lab.agents, say)
-        return lab.pull(scenario.name, "p2pdist", bundle, clients, faults)
+        try:
+            return _run_in(lab)
+        finally:
+            if logs is not None:
+                lab.keep_logs(logs / scenario.name)
+
+
+def _run_in(lab: Lab) -> Result:
+    scenario = lab.scenario
+    bundle = lab.image(scenario.image)
+    lab.shape()
+    say(f"links shaped, {lab.goodput * 8e-6:.1f} Mbit/s of TCP; starting agents")
+    lab.start_agents()
+    if scenario.warm:
+        lab.pull("warm-up", "p2pdist", bundle, [lab.client(n, bundle, 0) for n in scenario.warm])
+    pulling = [n for n in range(1, scenario.hosts + 1) if n not in scenario.warm]
+    times = scenario.arrival.times(len(pulling))
+    clients = [lab.client(n, bundle, at) for n, at in zip(pulling, times, strict=True)]
+    faults = FaultPlan(scenario, lab.network, lab.agents, say)
+    return lab.pull(scenario.name, "p2pdist", bundle, clients, faults)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lab.run", description=__doc__)
     parser.add_argument("scenario", nargs="+", help="a name in tests/lab/scenarios, or a file")
     parser.add_argument("--json", metavar="FILE", help="write the whole record there; - is standard output")
+    parser.add_argument("--logs", metavar="DIRECTORY", type=Path, help="keep the programs' logs there")
     arguments = parser.parse_args()
     try:
         scenarios = [load(find(name)) for name in arguments.scenario]
@@ -76,7 +86,7 @@ def main() -> int:
         return 2
     results, faults = [], []
     for scenario in scenarios:
-        result = run_scenario(scenario)
+        result = run_scenario(scenario, arguments.logs)
         results.append(result)
         faults += [f"{scenario.name}: {fault}" for fault in (*unmet(result, scenario.expect), *result.errors)]
     if arguments.json:
