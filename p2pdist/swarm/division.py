@@ -1,10 +1,12 @@
-"""This host's part in dividing the upstream: what it fetches from there, and whether it may claim more.
+"""This host's part in dividing what has to come from upstream, or from the few members that hold everything.
 
 Rules:
-- A piece belongs to the member that comes first in its order (rendezvous); after ``rank_delay`` seconds unclaimed it
-  may be taken by the second as well, and so on. The clock of a piece starts when this host first misses a source for it.
-- A host claims on only while at most ``backlog`` of its pieces are unspread, that is, not yet held by half of the
-  neighbours: so the division follows what each host's uplink carries.
+- A piece belongs to the member that claimed least so far, then to the first in the piece's order (rendezvous); after
+  ``rank_delay`` seconds unclaimed it may be taken by the second as well, and so on. The clock of a piece starts when
+  this host first misses a source for it.
+- A host whose pieces spread more slowly than those of others (spread.py) stands back until they have: so the division
+  follows what each host's links can carry.
+- Two claims of one piece within ``race`` seconds are a race, which the order decides; a later one is a take-over and wins.
 - Only the ``core`` members that announced first claim. The others follow: a follower claims when for
   ``follow_patience`` seconds and a share of its own nothing new came into its neighbourhood, and then it is core.
 - Upstream that failed is left alone for the time asked; after ``upstream_failures`` in a row, or one that is final,
@@ -18,6 +20,7 @@ from collections.abc import Iterable
 from p2pdist.swarm.members import Member
 from p2pdist.swarm.rendezvous import rank, weight
 from p2pdist.swarm.settings import PlannerSettings
+from p2pdist.swarm.spread import Spread
 
 
 class Division:
@@ -28,10 +31,12 @@ class Division:
         self._settings = settings
         self._open_since: dict[int, float] = {}
         self.claimed = 0
-        self._unspread: dict[int, tuple[int, float]] = {}
         self._news = now
         self.core = True
+        self.spread = Spread()
         self.flights: dict[int, float] = {}
+        self.since: dict[int, float] = {}
+        self.givers: dict[int, Member] = {}
         self.runs: list[set[int]] = []
         self.next_run = 1
         self.quiet_until = 0.0
@@ -53,14 +58,21 @@ class Division:
         """Something new came into the neighbourhood."""
         self._news = now
 
-    def may_claim(self, now: float) -> bool:
-        """Whether another claim is in order at all."""
-        if self.over or self.quiet_until > now or len(self.runs) >= self._settings.upstream_flights:
+    def may_claim(self, others: int, now: float) -> bool:
+        """Whether another claim is in order, whatever its source; ``others`` is the number of others' open claims:
+        when there are none, a slow host is better than nobody."""
+        if len(self.runs) >= self._settings.upstream_flights:
             return False
         if not self.core:
             share = (self._seed & 0xFFFF) / 0x10000
             self.core = now - self._news > self._settings.follow_patience * (1.0 + 2.0 * share)
-        return self.core and len(self._unspread) + len(self.runs) < self._settings.backlog
+        if not self.core or self.spread.unspread >= min(self._settings.backlog, 1 + self.spread.done):
+            return False
+        return others == 0 or not self.spread.behind
+
+    def upstream_open(self, now: float) -> bool:
+        """Whether upstream may be asked now."""
+        return not self.over and self.quiet_until <= now
 
     def rivals(self, members: Iterable[Member]) -> tuple[int, list[int]]:
         """How many members claimed less so far, and the seeds of those that claimed as much."""
@@ -88,23 +100,36 @@ class Division:
         """A claim of the piece ended without it: its order of duty begins anew."""
         self._open_since[piece] = now
 
-    def wins(self, piece: int, other: Member, now: float) -> bool:
-        """Whether this host's claim stands against another's: by the order, unless it has come to a standstill."""
-        if now - self.flights[piece] > self._settings.claim_stale / 2:
+    def wins(self, piece: int, other: Member, race: float, now: float) -> bool:
+        """Whether this host's claim stands against another's that was told now."""
+        if now - self.since[piece] > race:
             return False
         return weight(self._seed, piece) < weight(other.seed, piece)
 
     # -- what is on its way from upstream --
 
-    def begin(self, run: Iterable[int], now: float) -> None:
+    def begin(self, run: Iterable[int], giver: Member | None, leechers: int, now: float) -> None:
+        """Claim pieces; ``giver`` None is upstream."""
         pieces = set(run)
         self.runs.append(pieces)
         self.claimed += len(pieces)
-        self.flights.update(dict.fromkeys(pieces, now))
+        for piece in pieces:
+            self.flights[piece] = self.since[piece] = now
+            self.note_claim(piece, leechers, now, mine=True)
+            if giver is not None:
+                self.givers[piece] = giver
+
+    def note_claim(self, piece: int, leechers: int, now: float, *, mine: bool) -> None:
+        """Watch how a claimed piece spreads among so many members that are not complete."""
+        self.spread.claimed(piece, -int(-leechers * self._settings.spread_to // 1), now, mine=mine)
+
+    def from_upstream(self, piece: int) -> bool:
+        return piece in self.flights and piece not in self.givers
 
     def progressed(self, piece: int, now: float) -> None:
         """Bytes came: for the piece, and so for its run."""
-        self.failures = 0
+        if piece not in self.givers:
+            self.failures = 0
         for run in self.runs:
             if piece in run:
                 self.flights.update(dict.fromkeys(run, now))
@@ -113,6 +138,8 @@ class Division:
         """The piece is no more on its way from upstream; whether it was."""
         if self.flights.pop(piece, None) is None:
             return False
+        del self.since[piece]
+        self.givers.pop(piece, None)
         for run in self.runs:
             run.discard(piece)
         self.runs = [run for run in self.runs if run]
@@ -122,10 +149,11 @@ class Division:
         """An own claim was given up: it does not count."""
         if self.end(piece):
             self.claimed -= 1
+            self.spread.forget(piece)
 
     def stalled(self, now: float) -> list[int]:
         limit = self._settings.upstream_stall
-        return sorted(piece for piece, since in self.flights.items() if now - since > limit)
+        return sorted(p for p, since in self.flights.items() if now - since > limit and p not in self.givers)
 
     def tails(self) -> list[int]:
         """The later pieces of long runs, which the members there are now had better divide."""
@@ -136,34 +164,5 @@ class Division:
         self.quiet_until = now + retry_after
         self.denied = self.denied or final
 
-    # -- spread --
-
     def arrived(self, piece: int) -> None:
         self._open_since.pop(piece, None)
-
-    def begin_spread(self, piece: int, members: Iterable[Member], now: float) -> None:
-        """A piece from upstream is whole here: half of those who may need it are to have it soon."""
-        leechers = [member for member in members if not member.complete]
-        lacking = sum(piece not in member.have for member in leechers)
-        left = int(len(leechers) * (1 - self._settings.spread_to))
-        if lacking > left:
-            self._unspread[piece] = (lacking - left, now)
-
-    def spread(self, pieces: Iterable[int]) -> bool:
-        """One more neighbour holds these; whether one of them counts as spread now."""
-        done = False
-        for piece in pieces:
-            known = self._unspread.get(piece)
-            if known is None:
-                continue
-            if known[0] <= 1:
-                del self._unspread[piece]
-                done = True
-            else:
-                self._unspread[piece] = (known[0] - 1, known[1])
-        return done
-
-    def expire(self, now: float) -> None:
-        """What did not spread in time counts as spread: its neighbours may be slow, or gone."""
-        late = now - self._settings.spread_patience
-        self._unspread = {piece: known for piece, known in self._unspread.items() if known[1] > late}

@@ -1,5 +1,8 @@
 """The requests to neighbours that are in flight: by piece, and how many each neighbour has.
 
+The number of pieces in flight has a limit that halves when requests stall and grows by one with each round of pieces
+that comes.
+
 Always true here: a member's ``load`` is the number of its flights, ``total`` the number of all.
 """
 
@@ -9,6 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from p2pdist.swarm.members import Member
+
+_FEWEST = 1.0
 
 
 @dataclass(slots=True)
@@ -20,9 +25,10 @@ class _Flight:
 class Flights:
     """See the module's rules."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self.pieces: dict[int, dict[Member, _Flight]] = {}
         self.total = 0
+        self.limit = float(limit)
 
     def of(self, piece: int) -> Collection[Member]:
         """The members a piece is on its way from."""
@@ -63,6 +69,16 @@ class Flights:
             for member, flight in flights.items()
             if flight.progressed < before
         ]
+
+    def narrow(self) -> None:
+        """Requests stalled: more are in flight than the links can feed."""
+        self.limit = max(_FEWEST, self.limit / 2)
+
+    def widen(self, most: int) -> None:
+        self.limit = min(float(most), self.limit + 1 / self.limit)
+
+    def single(self) -> list[int]:
+        return [piece for piece, flights in self.pieces.items() if len(flights) == 1]
 
     def alone_since(self, before: float) -> list[int]:
         """Pieces on their way from one source only, since ``before`` or longer."""

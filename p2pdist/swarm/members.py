@@ -15,7 +15,7 @@ from p2pdist.swarm.rendezvous import seed_of, weight
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A neighbour. ``claimed`` counts its claims so far, ``load`` are requests to it in flight; it is left alone until ``quiet_until``."""
+    """A neighbour. ``claimed`` counts its claims so far, ``load`` its requests in flight; none until ``quiet_until``."""
 
     peer: PeerId
     near: bool
@@ -119,11 +119,12 @@ class Members:
         self._drop(piece, member)
         return False
 
-    def claim(self, member: Member, piece: int, now: float) -> bool:
-        """The member fetches a missing piece; whether it stands (an earlier claim of lower weight stays)."""
+    def claim(self, member: Member, piece: int, race: float, now: float) -> bool:
+        """The member fetches a missing piece; whether that stands (in a race, one that comes first stays)."""
         known = self.claims.get(piece)
         if known is not None and known.member is not member:
-            if weight(known.member.seed, piece) < weight(member.seed, piece):
+            racing = now - known.since <= race
+            if racing and weight(known.member.seed, piece) < weight(member.seed, piece):
                 return False
             known.member.claimed -= 1
             self._drop(piece, known.member)

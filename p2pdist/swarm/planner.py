@@ -26,6 +26,7 @@ of the core connected with each other, everyone else with some twenty members, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -37,6 +38,9 @@ from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import seed_of, weight
 from p2pdist.swarm.settings import PlannerSettings as PlannerSettings
+
+_RARE = 3
+_STRETCH = 32
 
 
 class Planner:
@@ -56,7 +60,7 @@ class Planner:
         self.me = me
         self._seed = seed_of(me)
         self._members = Members(geometry.count, self.held)
-        self._flights = Flights()
+        self._flights = Flights(self.settings.flights)
         self._division = Division(self._seed, self.settings, now)
         self._wanted: dict[int, None] = {}
         self._front = 0
@@ -87,7 +91,7 @@ class Planner:
 
     @property
     def claims(self) -> tuple[int, ...]:
-        """The pieces this host is fetching from upstream, for a neighbour that joins."""
+        """The pieces this host is fetching for all, for a neighbour that joins."""
         return tuple(sorted(self._division.flights))
 
     @property
@@ -101,7 +105,7 @@ class Planner:
 
     def in_flight(self, piece: int) -> int:
         """From how many sources a piece is on its way."""
-        return len(self._flights.of(piece)) + (piece in self._division.flights)
+        return len(self._flights.of(piece)) + self._division.from_upstream(piece)
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
         """Take one event in; what to do about it, in order."""
@@ -129,17 +133,22 @@ class Planner:
             self._division.reopen(piece, now)
         for piece in self._division.tails():
             self._cut(piece)
-        self._note_claims(member, event.claims, now)
+        self._note_claims(member, event.claims, now, joining=True)
         self._replan(now)
 
     def _left(self, event: ev.MemberLeft, now: float) -> None:
         member = self._members.table.get(event.peer)
         if member is None:
             return
+        if not member.complete:
+            self._division.spread.left(member.have, now)
         for piece in self._members.forget(member):
             self._division.reopen(piece, now)
         for piece in self._flights.from_member(member):
-            self._drop(piece, member)
+            if self._division.givers.get(piece) is member:
+                self._cut(piece)
+            else:
+                self._drop(piece, member)
         self._replan(now)
 
     def _member_has(self, event: ev.MemberHas, now: float) -> None:
@@ -156,7 +165,7 @@ class Planner:
         if missing:
             self._division.news(now)
             self._request(sorted(missing), now)
-        if self._division.spread(fresh):
+        if self._division.spread.reported(fresh, now):
             self._claim(now)
 
     def _member_claims(self, event: ev.MemberClaims, now: float) -> None:
@@ -167,22 +176,27 @@ class Planner:
             if self._started:
                 self._request(stand, now)
 
-    def _note_claims(self, member: Member, pieces: Iterable[int], now: float) -> list[int]:
-        """Book a member's claims; returns the pieces that can now be asked of it."""
+    def _note_claims(
+        self, member: Member, pieces: Iterable[int], now: float, *, joining: bool = False
+    ) -> list[int]:
+        """Book a member's claims; returns the pieces that can now be asked of it. Claims of members that meet are
+        as good as simultaneous, however old they are."""
+        race = math.inf if joining else self.settings.race
         stand = []
         for piece in pieces:
             if not 0 <= piece < self.geometry.count or piece in self.held or self._members.has(member, piece):
                 continue
             if piece in self._division.flights:
-                if self._division.wins(piece, member, now):
+                if self._division.wins(piece, member, race, now):
                     self._out.append(ev.Tell(claim=(piece,)))
                     continue
                 self._cut(piece)
             known = self._members.claims.get(piece)
-            if not self._members.claim(member, piece, now):
+            if not self._members.claim(member, piece, race, now):
                 continue
             if known is not None and known.member is not member:
                 self._leave_loser(piece, known.member)
+            self._division.note_claim(piece, self._leechers, now, mine=False)
             if self._lacks(piece):
                 stand.append(piece)
         return stand
@@ -199,6 +213,7 @@ class Planner:
         for piece in event.pieces:
             if self._members.release(member, piece):
                 self._division.reopen(piece, now)
+                self._division.spread.forget(piece)
                 self._leave_loser(piece, member)
         self._replan(now)
 
@@ -209,8 +224,9 @@ class Planner:
 
     def _progressed(self, event: ev.Progressed, now: float) -> None:
         self._arrived = now
-        if event.source is None:
+        if event.source is None or event.piece in self._division.givers:
             self._division.progressed(event.piece, now)
+        if event.source is None:
             return
         member = self._members.table.get(event.source)
         if member is not None and self._flights.progressed(event.piece, member, now):
@@ -226,8 +242,10 @@ class Planner:
         self._wanted.pop(piece, None)
         self._members.arrived(piece)
         self._division.arrived(piece)
-        if self._division.end(piece):
-            self._division.begin_spread(piece, self._members.table.values(), now)
+        if self._division.from_upstream(piece) and self._flights.of(piece):
+            self._out.append(ev.Drop(piece, None))
+        self._division.end(piece)
+        self._flights.widen(self.settings.flights)
         for member in self._flights.of(piece):
             self._drop(piece, member)
         self._out.append(ev.Tell(have=(piece,)))
@@ -239,8 +257,12 @@ class Planner:
 
     def _cut(self, piece: int) -> None:
         """Give up an own claim."""
+        giver = self._division.givers.get(piece)
         self._division.yielded(piece)
-        self._out.append(ev.Drop(piece, None))
+        if giver is None:
+            self._out.append(ev.Drop(piece, None))
+        elif giver in self._flights.of(piece):
+            self._drop(piece, giver)
         self._out.append(ev.Tell(release=(piece,)))
 
     def _request_failed(self, event: ev.RequestFailed, now: float) -> None:
@@ -248,15 +270,19 @@ class Planner:
         if member is None or not self._flights.land(event.piece, member):
             return
         if event.failure is ev.Failure.BUSY:
+            if self._division.givers.get(event.piece) is member:
+                self._cut(event.piece)
             member.quiet_until = max(member.quiet_until, now + event.retry_after)
         else:
-            self._unlearn(member, event.piece, now)
+            self._lost(member, event.piece, now)
             if event.failure is not ev.Failure.MISSING:
                 self._strike(member, now)
         self._replan(now)
 
-    def _unlearn(self, member: Member, piece: int, now: float) -> bool:
+    def _lost(self, member: Member, piece: int, now: float) -> bool:
         """The member did not deliver; whether it had only claimed the piece."""
+        if self._division.givers.get(piece) is member:
+            self._cut(piece)
         claimed = self._members.unlearn(member, piece)
         if claimed:
             self._division.reopen(piece, now)
@@ -297,20 +323,38 @@ class Planner:
 
     def _obtainable(self) -> list[int]:
         """Pieces that some neighbour can give, in the order they are wanted."""
-        if self._members.seeds or not self.settings.eager:
+        if self._direct or not self.settings.eager:
             return list(self._missing())
-        flying, mine, wanted = self._flights.pieces, self._division.flights, self._wanted
+        flying, mine = self._flights.pieces, self._division.flights
         ready = [piece for piece in self._members.holders if piece not in flying and piece not in mine]
-        ready.sort()
-        if wanted:
-            ready.sort(key=lambda piece: piece not in wanted)
+        if len(ready) > 1:
+            ready.sort(key=self._place)
         return ready
+
+    def _place(self, piece: int) -> tuple[bool, int, int]:
+        """Where a piece stands in the order: what clients wait for, then roughly from the front; among those near to
+        each other the rare ones first, each host in an order of its own, so that hosts have something to exchange."""
+        rare = len(self._members.holders[piece]) <= _RARE and piece not in self._members.claims
+        return (
+            piece not in self._wanted,
+            piece // _STRETCH,
+            weight(self._seed, piece) & 0xFFFF if rare else 0x10000 + piece,
+        )
+
+    @property
+    def _leechers(self) -> int:
+        return len(self._members.table) - len(self._members.seeds)
+
+    @property
+    def _direct(self) -> bool:
+        """Whether there are so many complete members that pieces need not be divided among those that lack them."""
+        return len(self._members.seeds) > self._leechers
 
     def _request(self, pieces: Iterable[int], now: float) -> None:
         """Ask for as many of the pieces as there is room for."""
         per_peer, table = self.settings.per_peer, self._members.table
         room = min(
-            self.settings.flights - len(self._flights.pieces), per_peer * len(table) - self._flights.total
+            int(self._flights.limit) - len(self._flights.pieces), per_peer * len(table) - self._flights.total
         )
         if room <= 0:
             return
@@ -334,7 +378,8 @@ class Planner:
         flying = self._flights.of(piece)
         best: list[Member] = []
         least = 2 * per_peer
-        for group in (self._members.holders.get(piece, ()), self._members.seeds):
+        seeds = self._members.seeds if self._direct else ()
+        for group in (self._members.holders.get(piece, ()), seeds):
             for member in group:
                 if member.load >= per_peer or member.quiet_until > now or member in flying:
                     continue
@@ -347,16 +392,42 @@ class Planner:
             return best[0] if best else None
         return min(best, key=lambda member: weight(member.seed ^ self._seed, piece))
 
-    # -- claims on upstream --
+    # -- claims: what this host fetches for all --
 
     def _claim(self, now: float) -> None:
-        while self._division.may_claim(now):
-            run = self._next_run(now)
-            if not run:
+        if not self._started or self.complete:
+            return
+        while self._division.may_claim(len(self._members.claims), now):
+            if self._members.seeds and not self._starved(now):
+                if self._direct or not self._claim_from_seed(now):
+                    return
+            elif not self._claim_from_upstream(now):
                 return
-            self._division.begin(run, now)
+
+    def _starved(self, now: float) -> bool:
+        """Whether nothing comes although there are sources, so that more sources are in order."""
+        return now - self._arrived > self.settings.starved and not self._division.flights
+
+    def _claim_from_seed(self, now: float) -> bool:
+        """Few hold everything: what they send out is divided as upstream is."""
+        members, per_peer = self._members, self.settings.per_peer
+        usable = [seed for seed in members.seeds if seed.load < per_peer and seed.quiet_until <= now]
+        piece = self._next_unclaimed(now) if usable else None
+        if piece is None:
+            return False
+        seed = min(usable, key=lambda m: (m.load, not m.near, weight(m.seed ^ self._seed, piece)))
+        self._division.begin((piece,), seed, self._leechers, now)
+        self._out.append(ev.Tell(claim=(piece,)))
+        self._ask(seed, piece, now)
+        return True
+
+    def _claim_from_upstream(self, now: float) -> bool:
+        run = self._next_run(now) if self._division.upstream_open(now) else ()
+        if run:
+            self._division.begin(run, None, self._leechers, now)
             self._out.append(ev.Tell(claim=run))
             self._out.append(ev.AskUpstream(run))
+        return bool(run)
 
     def _next_run(self, now: float) -> tuple[int, ...]:
         """One piece among others; alone, a run that doubles each time, so that few requests cover the blob."""
@@ -384,16 +455,13 @@ class Planner:
     def _next_unclaimed(self, now: float) -> int | None:
         """The first piece that is this host's to claim: it comes first in its order, or those before it were slow."""
         members, division = self._members, self._division
-        starved = now - self._arrived > self.settings.starved and not division.flights
-        if members.seeds and not starved:
-            return None
         room = self.settings.open_claims - len(members.claims) - len(division.flights)
         if room <= 0 and members.table:
             return None
+        starved = self._starved(now)
         looked, rivals = 0, division.rivals(members.table.values())
         for piece in self._missing():
-            sourced = piece in members.holders or bool(members.seeds)
-            if sourced and (not starved or members.usable(piece, now)):
+            if piece in members.holders and (not starved or members.usable(piece, now)):
                 continue
             most = self.settings.wanted_ranks if piece in self._wanted else None
             if division.due(piece, rivals, most, now):
@@ -401,6 +469,20 @@ class Planner:
             looked += 1
             if looked >= room:
                 return None
+        return self._laggard(rivals, now) if not looked else None
+
+    def _laggard(self, rivals: tuple[int, list[int]], now: float) -> int | None:
+        """Endgame: a piece whose only source is far slower than is usual, to be fetched once more."""
+        if self.geometry.count - len(self.held) > self.settings.endgame or self._members.seeds:
+            return None
+        for piece in self._flights.single():
+            lags = self._division.spread.laggard(piece, now) and piece not in self._division.flights
+            if (
+                lags
+                and len(self._members.holders.get(piece, ())) < 2
+                and self._division.due(piece, rivals, None, now)
+            ):
+                return piece
         return None
 
     def _upstream_failed(self, event: ev.UpstreamFailed, now: float) -> None:
@@ -420,15 +502,20 @@ class Planner:
         if self.complete:
             return
         self._leave_what_stalls(now)
-        self._division.expire(now)
+        self._division.spread.expire(now)
         self._finish_fast(now)
         self._replan(now)
         self._give_up_if_stuck(now)
 
     def _leave_what_stalls(self, now: float) -> None:
-        for piece, member in self._flights.stalled(now - self.settings.stall):
+        stalled = self._flights.stalled(now - self.settings.stall)
+        if len({member for _, member in stalled}) > 1:
+            self._flights.narrow()
+        for piece, member in stalled:
             self._drop(piece, member)
-            if not self._unlearn(member, piece, now):
+            if piece in self._division.givers or piece in self._members.claims:
+                self._lost(member, piece, now)
+            elif now - member.progressed > self.settings.stall:
                 self._strike(member, now)
         for piece in self._division.stalled(now):
             self._cut(piece)

@@ -21,9 +21,10 @@ class PlannerSettings:
     flights: int = 64
     window: int = 192
     upstream_flights: int = 1
-    backlog: int = 4
+    backlog: int = 16
     spread_to: float = 0.5
     open_claims: int = 64
+    race: float = 1.0
     longest_run: int = 32 * 1024 * 1024
     rank_delay: float = 0.1
     wanted_ranks: int = 2
@@ -32,9 +33,8 @@ class PlannerSettings:
     stall: float = 3.0
     claim_stale: float = 4.0
     upstream_stall: float = 15.0
-    spread_patience: float = 3.0
     upstream_failures: int = 6
-    starved: float = 2.0
+    starved: float = 5.0
     give_up_after: float = 5.0
     endgame: int = 4
     endgame_after: float = 1.0
