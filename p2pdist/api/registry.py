@@ -219,7 +219,10 @@ class _RegistryEdge:
                 pull.status = 304
                 return _not_modified(entity)
         async with await self._mirror.blob(target.repository, target.digest) as delivery:
-            return await self._send(request, pull, _blob_entity(delivery.stat), delivery)
+            try:
+                return await self._send(request, pull, _blob_entity(delivery.stat), delivery)
+            finally:
+                delivery.reached(sum(pull.by_source.values()))
 
     async def _send(
         self, request: web.Request, pull: PullRecord, entity: _Entity, delivery: SpanSource

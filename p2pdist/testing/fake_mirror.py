@@ -88,6 +88,7 @@ class FakeDelivery:
         self.blob = blob
         self.closed = False
         self.given = 0
+        self.reached_client: int | None = None
         self._digest = digest
         self._reader = FileReader(blob.path, digest) if blob.path else None
 
@@ -117,6 +118,9 @@ class FakeDelivery:
             position = end
         if blob.surplus:
             yield BytesSpan(blob.surplus, Source.STORE)
+
+    def reached(self, total: int) -> None:
+        self.reached_client = total
 
     async def __aenter__(self) -> Self:
         return self

@@ -57,7 +57,7 @@ class BlobService:
 
     def fetches(self) -> list[BlobFetch]:
         """What is in progress now."""
-        return list(self._fetches.values())
+        return [fetch for fetch in self._fetches.values() if not fetch.finished]
 
     def arriving(self, digest: Digest) -> BlobFetch | None:
         """The fetch of this blob that is in progress, if peers may have it."""
@@ -131,7 +131,8 @@ class BlobService:
         ingest = await store.ingest(digest, size)
         fetch = BlobFetch(self._context, repository, ingest, self._fill(repository, size), self._on_commit)
         self._fetches[digest] = fetch
-        self._tasks.create_task(self._run(fetch))
+        task = self._tasks.create_task(fetch.run())
+        task.add_done_callback(lambda _: self._ended(fetch))
         return fetch
 
     def _fill(self, repository: Repository, size: int) -> Fill:
@@ -140,10 +141,10 @@ class BlobService:
             return SwarmFill(self._context, self._hub)
         return SequentialFill(self._context)
 
-    async def _run(self, fetch: BlobFetch) -> None:
-        try:
-            await fetch.run()
-        finally:
+    def _ended(self, fetch: BlobFetch) -> None:
+        """Also when the task was cancelled before it ever ran."""
+        fetch.abandon()
+        if self._fetches.get(fetch.digest) is fetch:
             del self._fetches[fetch.digest]
 
     async def _ask_size(self, repository: Repository, digest: Digest) -> BlobStat:

@@ -74,8 +74,11 @@ class Delivery(Protocol):
         """The bytes [start, stop) in order; close it (``contextlib.aclosing``) when leaving early.
 
         Raises a P2PDistError when they cannot be had (any more): answer an error if nothing was sent yet, else cut the
-        connection.
+        connection. A span that was yielded counts as given to the client, but for what ``reached`` says.
         """
+
+    def reached(self, total: int) -> None:
+        """At the end: of all that was yielded, only the first ``total`` bytes reached the client."""
 
     async def __aenter__(self) -> Self: ...
 

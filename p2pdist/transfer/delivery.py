@@ -20,23 +20,66 @@ from p2pdist.transfer.content import BytesSpan, FileSpan, Source, Span
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.evidence import hash_bytes
 from p2pdist.transfer.fetch import BlobFetch
-from p2pdist.transfer.ledger import Ledger
+from p2pdist.transfer.ledger import Ledger, Segment
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 256 * 1024
 UNCHARGED_SPAN = 4 * 1024 * 1024
+TRAIL = 2 * UNCHARGED_SPAN
 
 
 class _Delivery:
-    """What the three kinds share: a context manager around ``close``."""
+    """What the three kinds share: a context manager around ``close``, and a trail of what was last yielded."""
 
-    def __init__(self, digest: Digest, size: int) -> None:
+    def __init__(self, digest: Digest, size: int, ledger: Ledger) -> None:
         self._stat = BlobStat(digest, size)
+        self._ledger = ledger
+        self._trail: deque[Segment] = deque()
+        self._trailing = 0
+        self._yielded = 0
 
     @property
     def stat(self) -> BlobStat:
         return self._stat
+
+    def reached(self, total: int) -> None:
+        """As Delivery.reached."""
+        missing = self._yielded - total
+        while missing > 0 and self._trail:
+            start, stop, source = self._trail.pop()
+            low = max(start, stop - missing)
+            missing -= stop - low
+            self._ledger.give_back(self._stat.digest, [(low, stop, source)])
+
+    def _given(self, start: int, stop: int, source: Source) -> None:
+        """Note what is about to be yielded; what is further back than any buffer has surely left."""
+        self._yielded += stop - start
+        self._trailing += stop - start
+        self._trail.append((start, stop, source))
+        while self._trailing - (self._trail[0][1] - self._trail[0][0]) > TRAIL:
+            gone = self._trail.popleft()
+            self._trailing -= gone[1] - gone[0]
+
+    async def _stored(self, reader: BlobReader, start: int, stop: int) -> AsyncGenerator[Span, None]:
+        """A committed blob's [start, stop): file parts where there is a file, split where the sources differ."""
+        digest = self._stat.digest
+        while start < stop:
+            uncharged = self._ledger.has_uncharged(digest)
+            end = min(stop, start + UNCHARGED_SPAN) if uncharged else stop
+            left = deque(self._ledger.charge(digest, start, end))
+            try:
+                while left:
+                    low, high, source = left[0]
+                    span = await _span(reader, low, high, source)
+                    left[0] = (low + span.length, high, source)
+                    self._given(low, low + span.length, source)
+                    yield span
+                    if left[0][0] == high:
+                        left.popleft()
+            finally:
+                self._ledger.give_back(digest, list(left))
+            start = end
 
     def close(self) -> None:
         """Let go of what is held; for who does not enter the context."""
@@ -48,30 +91,6 @@ class _Delivery:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-async def stored_spans(
-    reader: BlobReader, ledger: Ledger, start: int, stop: int
-) -> AsyncGenerator[Span, None]:
-    """A committed blob's [start, stop): file parts where there is a file, split where the sources differ.
-
-    What was charged and not consumed when the generator is closed is given back to the ledger.
-    """
-    digest = reader.info.digest
-    while start < stop:
-        end = min(stop, start + UNCHARGED_SPAN) if ledger.has_uncharged(digest) else stop
-        left = deque(ledger.charge(digest, start, end))
-        try:
-            while left:
-                low, high, source = left[0]
-                span = await _span(reader, low, high, source)
-                yield span
-                left[0] = (low + span.length, high, source)
-                if left[0][0] == high:
-                    left.popleft()
-        finally:
-            ledger.give_back(digest, list(left))
-        start = end
 
 
 async def _span(reader: BlobReader, start: int, stop: int, source: Source) -> Span:
@@ -87,12 +106,11 @@ class StoredDelivery(_Delivery):
     """A blob that the store holds."""
 
     def __init__(self, reader: BlobReader, ledger: Ledger) -> None:
-        super().__init__(reader.info.digest, reader.info.size)
+        super().__init__(reader.info.digest, reader.info.size, ledger)
         self._reader = reader
-        self._ledger = ledger
 
     def spans(self, start: int, stop: int) -> AsyncGenerator[Span, None]:
-        return stored_spans(self._reader, self._ledger, start, stop)
+        return self._stored(self._reader, start, stop)
 
     def close(self) -> None:
         self._reader.close()
@@ -112,7 +130,7 @@ class FetchDelivery(_Delivery):
     """A blob on its way: what may be streamed through at once, the rest when the digest holds."""
 
     def __init__(self, fetch: BlobFetch, context: TransferContext) -> None:
-        super().__init__(fetch.digest, fetch.size)
+        super().__init__(fetch.digest, fetch.size, context.ledger)
         self._fetch = fetch
         self._context = context
         self._open = True
@@ -148,7 +166,8 @@ class FetchDelivery(_Delivery):
                 if not data:
                     continue
                 streamed.append(_Streamed(None, position, position + len(data), hash_bytes(data)))
-                self._context.ledger.charge(self._fetch.digest, position, position + len(data))
+                self._ledger.charge(self._fetch.digest, position, position + len(data))
+                self._given(position, position + len(data), Source.UPSTREAM)
                 yield BytesSpan(data, Source.UPSTREAM)
             position += len(data)
 
@@ -179,15 +198,15 @@ class FetchDelivery(_Delivery):
         return b""
 
     async def _charged(self, position: int, data: bytes) -> AsyncGenerator[Span, None]:
-        ledger, digest = self._context.ledger, self._fetch.digest
-        left = deque(ledger.charge(digest, position, position + len(data)))
+        digest = self._fetch.digest
+        left = deque(self._ledger.charge(digest, position, position + len(data)))
         try:
             while left:
-                low, high, source = left[0]
+                low, high, source = left.popleft()
+                self._given(low, high, source)
                 yield BytesSpan(data[low - position : high - position], source)
-                left.popleft()
         finally:
-            ledger.give_back(digest, list(left))
+            self._ledger.give_back(digest, list(left))
 
     async def _committed(
         self, position: int, stop: int, streamed: list[_Streamed]
@@ -197,7 +216,7 @@ class FetchDelivery(_Delivery):
             raise UnreachableError(f"blob {self._fetch.digest} was evicted while it was being read")
         try:
             await self._check_streamed(reader, streamed)
-            async with aclosing(stored_spans(reader, self._context.ledger, position, stop)) as spans:
+            async with aclosing(self._stored(reader, position, stop)) as spans:
                 async for span in spans:
                     yield span
         finally:
@@ -228,7 +247,7 @@ class PassThroughDelivery(_Delivery):
     """A blob that the store cannot admit: upstream's bytes, the last of them only when the digest holds."""
 
     def __init__(self, context: TransferContext, repository: Repository, digest: Digest, size: int) -> None:
-        super().__init__(digest, size)
+        super().__init__(digest, size, context.ledger)
         self._context = context
         self._repository = repository
 

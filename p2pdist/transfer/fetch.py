@@ -169,6 +169,11 @@ class BlobFetch:
             self.reader.close()
             self.reader = None
 
+    def abandon(self) -> None:
+        """The owner of the tasks has ended this one."""
+        if not self._done:
+            self._finish(UnreachableError(f"the agent is stopping while fetching {self.digest}"))
+
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
@@ -192,7 +197,7 @@ class BlobFetch:
         try:
             await self._fetch_and_commit()
         except asyncio.CancelledError:
-            self._finish(UnreachableError(f"the agent is stopping while fetching {self.digest}"))
+            self.abandon()
             await asyncio.shield(self._ingest.close())
             raise
         except WrongSizeError as error:

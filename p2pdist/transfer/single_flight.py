@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from p2pdist.errors import UnreachableError
+
 T = TypeVar("T")
 
 
@@ -24,15 +26,13 @@ class SingleFlight(Generic[T]):
         if flight is None:
             flight = asyncio.get_running_loop().create_future()
             self._flights[key] = flight
-            self._tasks.create_task(self._fly(key, work, flight))
+            task = self._tasks.create_task(self._fly(key, work, flight))
+            task.add_done_callback(lambda _: self._land(key, flight))
         return await asyncio.shield(flight)
 
     async def _fly(self, key: Hashable, work: Callable[[], Awaitable[T]], flight: asyncio.Future[T]) -> None:
         try:
             result = await work()
-        except asyncio.CancelledError:
-            flight.cancel()
-            raise
         except Exception as error:  # the callers' to handle
             flight.set_exception(error)
             flight.exception()  # asyncio need not complain when every caller has left
@@ -40,3 +40,10 @@ class SingleFlight(Generic[T]):
             flight.set_result(result)
         finally:
             del self._flights[key]
+
+    def _land(self, key: Hashable, flight: asyncio.Future[T]) -> None:
+        """Also when the task was cancelled before it ever ran."""
+        if not flight.done():
+            self._flights.pop(key, None)
+            flight.set_exception(UnreachableError("the agent is stopping"))
+            flight.exception()
