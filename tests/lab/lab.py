@@ -35,6 +35,7 @@ COUNTERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "verify_failures": ("p2pdist_verify_failures_total", {}),
 }
 Say = Callable[[str], None]
+Watch = Callable[[float, Pulls], None]
 
 
 @dataclass
@@ -115,25 +116,40 @@ class Lab:
         self, name: str, system: str, bundle: Bundle, clients: Sequence[Client], faults: FaultPlan | None = None
     ) -> Result:  # fmt: skip
         """Measure clients that pull; ``system`` names who serves them."""
+
+        def work(watch: Watch) -> Pulls:
+            process = PullProcess(self.run, clients)
+
+            def look(pulls: Pulls) -> None:
+                now = time.monotonic() - process.start
+                watch(now, pulls)
+                if faults is not None:
+                    faults.carry_out(now)
+
+            return process.wait(self.scenario.seconds, look)
+
+        try:
+            return self.measure(name, system, bundle, [client.host.name for client in clients], work)
+        finally:
+            if faults is not None:
+                faults.undo_all()
+
+    def measure(
+        self, name: str, system: str, bundle: Bundle, pullers: Sequence[str], work: Callable[[Watch], Pulls]
+    ) -> Result:  # fmt: skip
+        """Measure any work by which these hosts get the image; it calls the watch that it is given now and then."""
         load = os.getloadavg()[0]
         before = self._read()
-        process = PullProcess(self.run, clients)
-        progress = Progress(self.say, len(clients), bundle.size)
-        links = LinkRecord(self.network)
+        progress, links = Progress(self.say, len(pullers), bundle.size), LinkRecord(self.network)
 
-        def watch(pulls: Pulls) -> None:
-            now = time.monotonic() - process.start
+        def watch(now: float, pulls: Pulls) -> None:
             progress.show(now, pulls)
             links.take(now)
-            if faults is not None:
-                faults.carry_out(now)
 
-        pulls = process.wait(self.scenario.seconds, watch)
+        pulls = work(watch)
         after = self._read()
-        if faults is not None:
-            faults.undo_all()
         sent = self.registry.sent(before.mark)
-        return self._result(name, system, bundle, clients, pulls, (before, after), sent, load, links)
+        return self._result(name, system, bundle, pullers, pulls, (before, after), sent, load, links)
 
     def keep_logs(self, directory: Path) -> None:
         """Copy what the agents and the registry said to a directory that stays."""
@@ -161,14 +177,14 @@ class Lab:
         )
 
     def _result(
-        self, name: str, system: str, bundle: Bundle, clients: Sequence[Client], pulls: Pulls,
+        self, name: str, system: str, bundle: Bundle, pullers: Sequence[str], pulls: Pulls,
         readings: tuple[Reading, Reading], sent: Sent, load: float, links: LinkRecord,
     ) -> Result:  # fmt: skip
         before, after = readings
         good = [pull for pull in pulls.pulls if not pull.error]
         ended = {pull.host for pull in pulls.pulls}
         errors = [f"{pull.host}: {pull.error}" for pull in pulls.pulls if pull.error]
-        errors += [f"{c.host.name}: not done in time" for c in clients if c.host.name not in ended]
+        errors += [f"{host}: not done in time" for host in pullers if host not in ended]
         seconds = sorted(pull.seconds for pull in good)
         firsts = [p.first_byte - p.started for p in good if p.first_byte is not None]
         start = min((pull.started for pull in good), default=0.0)
@@ -179,9 +195,9 @@ class Lab:
         received = round(counters["received_peer"] + counters["received_upstream"])
         cpu = sum(c.cpu for c in after.costs) - sum(c.cpu for c in before.costs)
         return Result(
-            name=name, system=system, hosts=len(clients), rate=self.scenario.rate, size=bundle.size,
+            name=name, system=system, hosts=len(pullers), rate=self.scenario.rate, size=bundle.size,
             pieces=bundle.pieces, goodput=self.goodput,
-            ideal=ideal_seconds(bundle.size, self.goodput, len(clients), bundle.pieces),
+            ideal=ideal_seconds(bundle.size, self.goodput, len(pullers), bundle.pieces),
             makespan=max((p.ended for p in good), default=float("nan")) - start,
             p50=percentile(seconds, 0.5), p99=percentile(seconds, 0.99), first_byte_p50=percentile(firsts, 0.5),
             copies=sent.blob_bytes / bundle.size, wire_copies=(after.wire - before.wire) / bundle.size,
