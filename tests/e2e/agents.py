@@ -89,7 +89,9 @@ class Agent:
             for word in ("--set", f"{key}={value.format(agent=self.directory)}")
         ]
         argv = [sys.executable, "-m", "p2pdist", "agent", "--config", str(self.config), *extra]
-        self._program = Program(self.host, "agent", argv, {"HOME": str(self.directory)})
+        self._program = Program(
+            self.host, "agent", argv, {"HOME": str(self.directory), "PYTHONPATH": REPOSITORY}
+        )
         self._program.start()
 
     def wait(self) -> None:
@@ -153,7 +155,11 @@ class Agent:
     def cli(self, *words: str) -> str:
         """A command of p2pdist on this host, against the running agent."""
         return self.host.run(
-            sys.executable, "-m", "p2pdist", *words, env={"P2PDIST_CONFIG": str(self.config)}
+            sys.executable,
+            "-m",
+            "p2pdist",
+            *words,
+            env={"P2PDIST_CONFIG": str(self.config), "PYTHONPATH": REPOSITORY},
         )
 
     def total(self, name: str, **labels: str) -> float:
