@@ -1,0 +1,144 @@
+"""The table of bounds in docs/security.md, with the values from the code: ``python -m tests.unit.docs.bounds``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "security.md"
+BEGIN = "<!-- The table below is generated: python -m tests.unit.docs.bounds -->"
+END = "<!-- End of the generated table. -->"
+
+
+class Bound(NamedTuple):
+    """``where`` is MODULE:NAME or MODULE:CLASS.FIELD below p2pdist; ``unit`` is bytes, s, or what is counted."""
+
+    what: str
+    unit: str
+    where: str
+
+
+GROUPS: dict[str, tuple[Bound, ...]] = {
+    "From strangers, on the peer port": (
+        Bound("UDP datagram looked at, at most", "bytes", "wire.datagram:MAX_DATAGRAM"),
+        Bound("sessions of senders remembered (authentic ones only)", "", "wire.datagram:Sealer.max_sessions"),
+        Bound("age of a datagram that opens a session", "s", "wire.datagram:MAX_SKEW"),
+        Bound("TCP connections that have proven nothing", "", "api.peer_listener:ConnectionLimits.max_strangers"),
+        Bound(
+            "the same, from one address", "", "api.peer_listener:ConnectionLimits.max_strangers_per_address"
+        ),
+        Bound(
+            "time to prove the key, TLS handshake included",
+            "s",
+            "api.peer_listener:ConnectionLimits.stranger_timeout",
+        ),
+        Bound("header line", "bytes", "api.peer_listener:_MAX_HEADER_LINE"),
+        Bound("headers", "", "api.peer_listener:_MAX_HEADERS"),
+        Bound("authentication header", "bytes", "wire.http_auth:_MAX_HEADER"),
+    ),
+    "From members": (
+        Bound("TCP connections in all", "", "api.peer_listener:ConnectionLimits.max_connections"),
+        Bound("difference of a request's time from ours", "ms", "wire.http_auth:WINDOW_MS"),
+        Bound("request MACs remembered against replay", "", "wire.http_auth:REPLAY_CAPACITY"),
+        Bound("uploads to one peer at once", "", "api.peer:PeerServerSettings.max_uploads_per_peer"),
+        Bound("DHT requests a second, per sender", "", "discovery.service:Limits.requests"),
+        Bound("DHT records written a second, per sender", "", "discovery.service:Limits.writes"),
+        Bound("DHT records kept, per sender", "", "discovery.records:Bounds.per_sender"),
+        Bound("DHT records kept, in all", "", "discovery.records:Bounds.records"),
+        Bound("providers kept under one key", "", "discovery.records:Bounds.per_key"),
+        Bound("tag resolutions kept under one key", "", "discovery.records:Bounds.tags_per_key"),
+        Bound("longest life of a record", "s", "discovery.records:Bounds.longest"),
+        Bound("a record", "bytes", "records:MAX_RECORD_BYTES"),
+        Bound("endpoints of a provider", "", "records:MAX_ENDPOINTS"),
+        Bound("swarm frame", "bytes", "wire.swarm_messages:MAX_FRAME"),
+        Bound("neighbours in one blob's swarm", "", "wire.swarm_messages:MAX_MEMBERS"),
+        Bound("pieces of a blob in a swarm", "", "wire.swarm_messages:MAX_PIECES"),
+        Bound("silence on a swarm link", "s", "api.swarm_inbox:SILENCE"),
+        Bound("peers whose standing is remembered", "", "swarm.peer_health:CAPACITY"),
+        Bound("wait for a connection to a peer", "s", "peers.http_client:PeerClientSettings.connect_timeout"),
+        Bound("wait for a peer's first byte", "s", "peers.http_client:PeerClientSettings.first_byte_timeout"),
+        Bound("wait for a peer's next byte", "s", "peers.http_client:PeerClientSettings.progress_timeout"),
+        Bound("bytes taken from a peer in one read", "bytes", "peers.body:MAX_CHUNK"),
+    ),
+    "From registries": (
+        Bound("manifest", "bytes", "oci.manifest:MAX_MANIFEST"),
+        Bound("descriptors in a manifest", "", "oci.manifest:MAX_DESCRIPTORS"),
+        Bound("tags list, referrers", "bytes", "upstream.registry_client:MAX_PAGE"),
+        Bound("token server's answer", "bytes", "upstream.registry_http:MAX_TOKEN_BODY"),
+        Bound("error body read", "bytes", "upstream.registry_http:MAX_ERROR_BODY"),
+        Bound("headers of an answer", "bytes", "upstream.registry_http:_MAX_HEADER"),
+        Bound("challenge (WWW-Authenticate) read", "bytes", "upstream.challenge:_MAX_LENGTH"),
+        Bound("redirects", "", "upstream.settings:UpstreamSettings.max_redirects"),
+        Bound("tries of a request", "", "upstream.retry:RetryPolicy.tries"),
+        Bound("time for all of them", "s", "upstream.retry:RetryPolicy.budget"),
+        Bound("wait for a connection", "s", "upstream.settings:UpstreamSettings.connect_timeout"),
+        Bound("wait for the first byte", "s", "upstream.settings:UpstreamSettings.first_byte_timeout"),
+        Bound("wait for the next byte", "s", "upstream.settings:UpstreamSettings.progress_timeout"),
+    ),
+    "From this host": (
+        Bound("mirror: path", "bytes", "api.target:_MAX_PATH"),
+        Bound("mirror, admin: header line", "bytes", "api.server:_MAX_HEADER_LINE"),
+        Bound("mirror, admin: headers", "", "api.server:_MAX_HEADERS"),
+        Bound("mirror, admin: time for the first request", "s", "api.server:ListenerSettings.header_timeout"),
+        Bound("mirror: a client that takes no byte", "s", "api.registry:RegistrySettings.progress_timeout"),
+        Bound("mirror: ranges in one request", "", "oci.ranges:MAX_RANGES"),
+        Bound("admin: request body", "bytes", "api.admin:MAX_BODY"),
+        Bound("admin: pulls at once", "", "api.admin:AdminSettings.max_pulls"),
+        Bound("configuration file", "bytes", "config.load:MAX_FILE_BYTES"),
+        Bound("registries", "", "config.load:MAX_REGISTRIES"),
+        Bound("key or password file", "bytes", "config.secrets:MAX_SECRET_BYTES"),
+        Bound("credential helper's answer", "bytes", "upstream.credential_helper:MAX_OUTPUT"),
+        Bound("time for a credential helper", "s", "upstream.settings:UpstreamSettings.helper_timeout"),
+        Bound("tags remembered", "", "store.tags:MAX_TAGS"),
+    ),
+}
+
+
+def value_of(where: str) -> float:
+    """The number in the code: a module's constant, a dataclass field's default, or a parameter's."""
+    module_name, _, path = where.partition(":")
+    found = importlib.import_module(f"p2pdist.{module_name}")
+    first, _, field = path.partition(".")
+    value = getattr(found, first)
+    if field:
+        fields = getattr(value, "__dataclass_fields__", None)
+        value = fields[field].default if fields else value.__init__.__kwdefaults__[field]
+    assert isinstance(value, int | float), where
+    return value
+
+
+def shown(value: float, unit: str) -> str:
+    if unit == "bytes":
+        for name, factor in (("MiB", 2**20), ("KiB", 2**10)):
+            if value >= factor and value % factor == 0:
+                return f"{value // factor:g} {name}"
+    return f"{value:,g} {unit}".rstrip() if value < 10_000 else f"{value:,.0f} {unit}".rstrip()
+
+
+def table() -> str:
+    lines = []
+    for title, bounds in GROUPS.items():
+        lines += [f"| {title} | bound | in the code |", "|---|---|---|"]
+        for bound in bounds:
+            module, _, name = bound.where.partition(":")
+            lines.append(
+                f"| {bound.what} | {shown(value_of(bound.where), bound.unit)} | `{module}` `{name}` |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def replaced(text: str) -> str:
+    """``text`` with fresh tables between its markers; raises ValueError when they are missing."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the markers are missing: {BEGIN} and {END}")
+    return f"{head}{BEGIN}\n\n{table()}\n{END}{tail}"
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(replaced(DOCUMENT.read_text()))
+    sys.exit(0)
