@@ -47,6 +47,7 @@ class Recovery:
         self._fetch = fetch
         self._ingest = ingest
         self._evidence = evidence
+        self._banned: set[PeerId] = set()
 
     @property
     def _digest(self) -> Digest:
@@ -64,7 +65,7 @@ class Recovery:
             self._ban(sole)
         await self._make_good(suspects)
         wrong = await self._compare(before)
-        for peer in {part.peer for part in wrong if part.peer is not None} - {sole}:
+        for peer in {part.peer for part in wrong if part.peer is not None}:
             self._ban(peer)
         return RangeSet.of((part.start, part.start + part.length) for part in wrong if part.peer is None)
 
@@ -122,5 +123,8 @@ class Recovery:
                 opened.close()
 
     def _ban(self, peer: PeerId) -> None:
+        if peer in self._banned:
+            return
+        self._banned.add(peer)
         self._context.health.banned(peer, self._context.clock.now())
         self._context.hooks.banned(peer, f"sent wrong bytes for {self._digest}")
