@@ -23,9 +23,13 @@ class Bound(NamedTuple):
 GROUPS: dict[str, tuple[Bound, ...]] = {
     "From strangers, on the peer port": (
         Bound("UDP datagram looked at, at most", "bytes", "wire.datagram:MAX_DATAGRAM"),
-        Bound("sessions of senders remembered (authentic ones only)", "", "wire.datagram:Sealer.max_sessions"),
+        Bound(
+            "sessions of senders remembered (authentic ones only)", "", "wire.datagram:Sealer.max_sessions"
+        ),
         Bound("age of a datagram that opens a session", "s", "wire.datagram:MAX_SKEW"),
-        Bound("TCP connections that have proven nothing", "", "api.peer_listener:ConnectionLimits.max_strangers"),
+        Bound(
+            "TCP connections that have proven nothing", "", "api.peer_listener:ConnectionLimits.max_strangers"
+        ),
         Bound(
             "the same, from one address", "", "api.peer_listener:ConnectionLimits.max_strangers_per_address"
         ),
@@ -124,7 +128,7 @@ def table() -> str:
         for bound in bounds:
             module, _, name = bound.where.partition(":")
             lines.append(
-                f"| {bound.what} | {shown(value_of(bound.where), bound.unit)} | `{module}` `{name}` |"
+                f"| {bound.what} | {shown(value_of(bound.where), bound.unit)} | `{module.replace('.', '/')}.py` `{name}` |"
             )
         lines.append("")
     return "\n".join(lines)

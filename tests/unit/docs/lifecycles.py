@@ -1,4 +1,4 @@
-"""The lifecycle diagrams of docs/architecture.md, drawn from the tables in the code: ``python -m tests.unit.docs.lifecycles``."""
+"""The diagrams of docs/architecture.md, drawn from the code: ``python -m tests.unit.docs.lifecycles``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ END = "<!-- End of the generated diagram. -->"
 
 
 def peer_standing() -> str:
-    """The life of a peer's standing as a mermaid state diagram; an arrow for each pair, with all outcomes that lead there."""
+    """The life of a peer's standing in mermaid; an arrow for each pair, with all outcomes that lead there."""
     names = {standing: standing.value.replace(" ", "_") for standing in Standing}
     lines = ["stateDiagram-v2", f"    [*] --> {names[Standing.OK]}"]
     for before, outcomes in _NEXT.items():
