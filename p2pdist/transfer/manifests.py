@@ -1,9 +1,11 @@
-"""Manifests by digest and by tag.
+"""Manifests by tag, and by digest (manifest_fetch.py).
 
 Rules:
-- A manifest is small: it is fetched whole, verified, stored, and only then served.
 - A tag is resolved once per ``tag_ttl`` for the whole cluster: by what this host knows, by what another host asked upstream
-  lately, else by upstream. In an outage the youngest resolution that is not older than ``tag_stale`` is served.
+  lately, else by upstream. Hosts that ask in the same moment take turns (lease.py), so that one of them asks.
+- In an outage the youngest resolution that is not older than ``tag_stale`` is served; upstream is then left alone for
+  ``DOWN_FOR`` seconds, so that only the first request of an outage waits for it in vain.
+- A host that was waited for in vain is not waited for again for ``IN_VAIN_FOR`` seconds: it may have died.
 - What upstream refuses (not found, denied) is refused; only its absence makes old knowledge good enough.
 """
 
@@ -13,16 +15,8 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from p2pdist.errors import (
-    DigestMismatchError,
-    InvalidInputError,
-    NotFoundError,
-    P2PDistError,
-    SourceError,
-    StoreFullError,
-)
+from p2pdist.errors import DigestMismatchError, NotFoundError, P2PDistError, SourceError
 from p2pdist.oci.digest import Digest
-from p2pdist.oci.manifest import MAX_MANIFEST, parse_manifest, sniff_media_type
 from p2pdist.oci.media_types import acceptable
 from p2pdist.oci.reference import Repository
 from p2pdist.records import PeerId, Provider, TagRecord
@@ -30,226 +24,165 @@ from p2pdist.store.port import TagEntry
 from p2pdist.transfer.content import ServedManifest, Source
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.fetch import Committed
+from p2pdist.transfer.lease import looks
+from p2pdist.transfer.manifest_fetch import ManifestFetcher
 from p2pdist.transfer.single_flight import SingleFlight
-from p2pdist.transfer.source_plan import note_failure
-from p2pdist.upstream.port import UpstreamManifest
 
 logger = logging.getLogger(__name__)
 
-PEERS_ASKED = 4
+DOWN_FOR = 5.0
+IN_VAIN_FOR = 60.0
+RECORDS_TRIED = 3
 _SELF = PeerId(bytes(20))
 
 
+def tag_wish(repository: Repository, tag: str) -> Digest:
+    """What stands for the wish to have a tag resolved, where only digests can be announced; nothing has this digest."""
+    return Digest.of(f"the wish to resolve {repository}:{tag}".encode())
+
+
 class ManifestService:
-    """See the module's rules."""
+    """See the module's rules. ``tasks`` owns what goes on after a client has its answer."""
 
     def __init__(self, context: TransferContext, tasks: asyncio.TaskGroup, on_commit: Committed) -> None:
         self._context = context
-        self._on_commit = on_commit
-        self._by_digest: SingleFlight[ServedManifest] = SingleFlight(tasks)
+        self._tasks = tasks
+        self._fetcher = ManifestFetcher(context, tasks, on_commit)
         self._by_tag: SingleFlight[ServedManifest] = SingleFlight(tasks)
+        self._by_type: SingleFlight[ServedManifest] = SingleFlight(tasks)
+        self._down_until: dict[str, float] = {}
+        self._in_vain: dict[PeerId, float] = {}
 
     async def get(
         self, repository: Repository, target: str | Digest, accept: tuple[str, ...] = ()
     ) -> ServedManifest:
         """Raises as Mirror.manifest."""
         if isinstance(target, Digest):
-            return await self._get_by_digest(repository, target)
+            return await self._fetcher.get(repository, target)
         held = await self._fresh_here(repository, target)
         if held is None:
             held = await self._by_tag.run((repository, target), lambda: self._resolve(repository, target))
         if accept and not acceptable(held.media_type, accept):
-            return await self._get_other_type(repository, target, accept)
+            key = (repository, target, accept)
+            return await self._by_type.run(key, lambda: self._of_other_type(repository, target, accept))
         return held
 
-    # -- by digest --
-
-    async def _get_by_digest(self, repository: Repository, digest: Digest) -> ServedManifest:
-        held = await self._held(digest)
-        if held is not None:
-            return held
-        return await self._by_digest.run(digest, lambda: self._fetch(repository, digest))
-
-    async def _held(self, digest: Digest) -> ServedManifest | None:
-        info = await self._context.store.stat(digest)
-        if info is None or info.size > MAX_MANIFEST:
-            return None
-        body = await self._context.store.read(digest, MAX_MANIFEST)
-        if body is None:
-            return None
-        return ServedManifest(
-            digest, info.media_type or sniff_media_type(body), len(body), body, Source.STORE
-        )
-
-    async def _fetch(self, repository: Repository, digest: Digest) -> ServedManifest:
-        started = self._context.clock.now()
-        served = await self._from_peers(repository, digest)
-        if served is None:
-            served = await self._from_upstream(repository, digest)
-        self._context.hooks.fetched(
-            repository,
-            digest,
-            "manifest",
-            self._context.clock.now() - started,
-            {served.source.value: served.size},
-        )
-        return served
-
-    async def _from_upstream(
-        self, repository: Repository, target: str | Digest, accept: tuple[str, ...] = ()
-    ) -> ServedManifest:
-        answer = await self._context.upstream.manifest(repository, target, accept=accept)
-        return await self._keep(repository, answer, Source.UPSTREAM)
-
-    async def _from_peers(self, repository: Repository, digest: Digest) -> ServedManifest | None:
-        context = self._context
-        if not context.policy.shares(repository.registry):
-            return None
-        found = await context.discovery.find(digest)
-        ordered = context.health.order(list(found), context.clock.now(), context.policy.zone)
-        for provider in ordered[:PEERS_ASKED]:
-            answer = await self._ask_peer(provider, digest)
-            if answer is not None:
-                return await self._keep(repository, answer, Source.PEER)
-        return None
-
-    async def _ask_peer(self, provider: Provider, digest: Digest) -> UpstreamManifest | None:
-        context = self._context
-        try:
-            async with context.peers.blob(provider, digest) as stream:
-                if stream.size > MAX_MANIFEST:
-                    return None
-                body = b"".join([chunk async for chunk in stream.chunks()])
-                media_type = stream.media_type
-        except P2PDistError as error:
-            logger.debug("peer %s gave no manifest %s: %s", provider.peer.short, digest, error)
-            note_failure(context, provider.peer, error, progressed=False)
-            return None
-        if Digest.of(body, digest.algorithm) != digest:
-            context.hooks.verify_failed("peer", digest, provider.peer)
-            context.health.banned(provider.peer, context.clock.now())
-            context.hooks.banned(provider.peer, f"sent a wrong manifest for {digest}")
-            return None
-        return UpstreamManifest(digest, media_type or sniff_media_type(body), len(body), body)
-
-    async def _keep(self, repository: Repository, answer: UpstreamManifest, source: Source) -> ServedManifest:
-        assert answer.body is not None
-        shared = self._context.policy.shares(repository.registry)
-        await self._learn(repository, answer)
-        try:
-            await self._context.store.put(answer.digest, answer.body, answer.media_type, shared=shared)
-        except StoreFullError as error:
-            logger.warning("manifest %s is served but not kept: %s", answer.digest, error)
-        else:
-            self._on_commit(answer.digest, shared=shared)
-        return ServedManifest(answer.digest, answer.media_type, answer.size, answer.body, source)
-
-    async def _learn(self, repository: Repository, answer: UpstreamManifest) -> None:
-        """Remember what the manifest names, so that sizes are known before the blobs are asked for."""
-        assert answer.body is not None
-        try:
-            manifest = parse_manifest(answer.body, answer.media_type)
-        except InvalidInputError as error:
-            logger.info("manifest %s is passed on unread: %s", answer.digest, error)
-            return
-        named = [*manifest.blobs(), *manifest.children()]
-        sizes = {each.digest: each.size for each in named}
-        await self._context.store.link(repository, [answer.digest, *sizes], sizes=sizes)
-
-    # -- by tag --
+    # -- what is known --
 
     async def _fresh_here(self, repository: Repository, tag: str) -> ServedManifest | None:
         entry = await self._context.store.tag(repository, tag)
         if entry is None or not 0 <= self._age(entry) <= self._context.policy.tag_ttl:
             return None
-        return await self._held(entry.digest)
+        return await self._fetcher.held(entry.digest)
 
     def _age(self, entry: TagEntry) -> float:
         return self._context.clock.wall() - entry.resolved_at
 
-    async def _resolve(self, repository: Repository, tag: str) -> ServedManifest:
-        records = await self._records(repository, tag)
-        youngest = records[0] if records else None
-        if youngest is not None and youngest.age <= self._context.policy.tag_ttl:
-            served = await self._try_digest(repository, youngest.digest)
-            if served is not None:
-                await self._record(repository, tag, served, youngest.age)
-                return served
-        try:
-            served = await self._ask_upstream(repository, tag)
-        except SourceError as error:
-            return await self._stale(repository, tag, youngest, error)
-        await self._record(repository, tag, served, 0.0)
-        await self._tell(repository, tag, served)
-        return served
-
     async def _records(self, repository: Repository, tag: str) -> tuple[TagRecord, ...]:
-        if not self._context.policy.shares(repository.registry):
+        if not self._fetcher.shares(repository):
             return ()
         return await self._context.discovery.find_tag(repository, tag)
 
-    async def _try_digest(self, repository: Repository, digest: Digest) -> ServedManifest | None:
+    async def _by_records(
+        self, repository: Repository, tag: str, near: tuple[Provider, ...] = ()
+    ) -> ServedManifest | None:
+        """By what another host was told by upstream within the ttl."""
+        for record in (await self._records(repository, tag))[:RECORDS_TRIED]:
+            if record.age > self._context.policy.tag_ttl:
+                return None
+            told = tuple(each for each in near if each.peer == record.peer)
+            served = await self._try_digest(repository, record.digest, told)
+            if served is not None:
+                await self._record(repository, tag, served, record.age)
+                return served
+        return None
+
+    async def _try_digest(
+        self, repository: Repository, digest: Digest, near: tuple[Provider, ...] = ()
+    ) -> ServedManifest | None:
         try:
-            return await self._get_by_digest(repository, digest)
+            return await self._fetcher.get(repository, digest, near)
         except P2PDistError as error:
             logger.info("a tag's manifest %s cannot be had: %s", digest, error)
             return None
 
-    async def _ask_upstream(self, repository: Repository, tag: str) -> ServedManifest:
-        """Upstream's answer; where an older one is held, a HEAD first, which costs no pull at a rate-limited registry."""
-        entry = await self._context.store.tag(repository, tag)
-        if entry is not None:
-            head = await self._context.upstream.manifest(repository, tag, head=True)
-            held = await self._held(head.digest)
-            return held or await self._get_by_digest(repository, head.digest)
-        started = self._context.clock.now()
-        served = await self._from_upstream(repository, tag)
-        seconds = self._context.clock.now() - started
-        self._context.hooks.fetched(
-            repository, served.digest, "manifest", seconds, {served.source.value: served.size}
-        )
+    # -- finding out --
+
+    async def _resolve(self, repository: Repository, tag: str) -> ServedManifest:
+        served = await self._by_records(repository, tag)
+        if served is not None:
+            return served
+        if self._is_down(repository):
+            served = await self._stale(repository, tag)
+            if served is not None:
+                return served
+        return await self._take_turns(repository, tag)
+
+    async def _take_turns(self, repository: Repository, tag: str) -> ServedManifest:
+        """Ask upstream, unless another host of the cluster is at it; then wait a little for what it finds."""
+        if not self._fetcher.shares(repository):
+            return await self._by_upstream(repository, tag)
+        discovery, wish = self._context.discovery, tag_wish(repository, tag)
+        announcement = await discovery.announce(wish, complete=False)
+        try:
+            served = await self._by_those_ahead(repository, tag, announcement.providers)
+            if served is None:
+                served = await self._by_upstream(repository, tag)
+        except BaseException:
+            await asyncio.shield(discovery.withdraw(wish))
+            raise
+        self._tasks.create_task(self._tell(repository, tag, served, wish))
         return served
 
-    async def _stale(
-        self, repository: Repository, tag: str, youngest: TagRecord | None, error: SourceError
-    ) -> ServedManifest:
-        """The youngest resolution that is not too old, when upstream cannot be asked."""
-        limit = self._context.policy.tag_stale
-        known: list[tuple[float, Digest]] = []
-        entry = await self._context.store.tag(repository, tag)
-        if entry is not None:
-            known.append((max(0.0, self._age(entry)), entry.digest))
-        if youngest is not None:
-            known.append((youngest.age, youngest.digest))
-        for age, digest in sorted(known):
-            if age > limit:
-                continue
-            served = await self._try_digest(repository, digest)
+    async def _by_those_ahead(
+        self, repository: Repository, tag: str, providers: tuple[Provider, ...]
+    ) -> ServedManifest | None:
+        """What those who announced the same wish before are told; the last look, when nobody did, is for who is done."""
+        if not self._context.discovery.contacts():
+            return None
+        now = self._context.clock.now()
+        ahead = [each for each in providers if self._in_vain.get(each.peer, 0.0) <= now]
+        if not ahead:
+            return await self._by_records(repository, tag, providers)
+        async for _ in looks(self._context.clock, len(ahead)):
+            served = await self._by_records(repository, tag, providers)
             if served is not None:
-                logger.warning(
-                    "upstream is down; %s:%s is served as resolved %.0f s ago", repository, tag, age
-                )
-                return replace(served, stale=True)
-        raise error
+                return served
+        self._in_vain = {peer: until for peer, until in self._in_vain.items() if until > now}
+        self._in_vain.update((each.peer, now + IN_VAIN_FOR) for each in ahead)
+        return None
 
-    async def _record(self, repository: Repository, tag: str, served: ServedManifest, age: float) -> None:
-        wall = self._context.clock.wall()
-        entry = TagEntry(
-            repository, tag, served.digest, served.media_type, served.size, wall - age, wall - age
-        )
-        await self._context.store.record_tag(entry)
+    async def _by_upstream(self, repository: Repository, tag: str) -> ServedManifest:
+        try:
+            served = await self._ask_upstream(repository, tag)
+        except SourceError as error:
+            self._down_until[repository.registry] = self._context.clock.now() + DOWN_FOR
+            served_stale = await self._stale(repository, tag)
+            if served_stale is None:
+                raise error
+            return served_stale
+        self._down_until.pop(repository.registry, None)
+        await self._record(repository, tag, served, 0.0)
+        return served
 
-    async def _tell(self, repository: Repository, tag: str, served: ServedManifest) -> None:
-        if self._context.policy.shares(repository.registry):
-            record = TagRecord(_SELF, served.digest, served.media_type, served.size, 0.0)
-            await self._context.discovery.announce_tag(repository, tag, record)
+    async def _ask_upstream(self, repository: Repository, tag: str) -> ServedManifest:
+        """Upstream's answer; where an older one is held, a HEAD first, which costs no pull at a rate-limited registry."""
+        if await self._context.store.tag(repository, tag) is not None:
+            head = await self._context.upstream.manifest(repository, tag, head=True)
+            return await self._fetcher.get(repository, head.digest)
+        return await self._get(repository, tag)
 
-    async def _get_other_type(
+    async def _get(self, repository: Repository, tag: str, accept: tuple[str, ...] = ()) -> ServedManifest:
+        started = self._context.clock.now()
+        answer = await self._context.upstream.manifest(repository, tag, accept=accept)
+        return await self._fetcher.keep(repository, answer, Source.UPSTREAM, started)
+
+    async def _of_other_type(
         self, repository: Repository, tag: str, accept: tuple[str, ...]
     ) -> ServedManifest:
         """What upstream answers to a client that does not take the usual type; not remembered for the tag."""
         try:
-            served = await self._from_upstream(repository, tag, accept)
+            served = await self._get(repository, tag, accept)
         except DigestMismatchError as error:
             raise NotFoundError(f"{repository}:{tag} has no manifest of the accepted types") from error
         if not acceptable(served.media_type, accept):
@@ -257,3 +190,47 @@ class ManifestService:
                 f"{repository}:{tag} is a {served.media_type}, which the client does not accept"
             )
         return served
+
+    # -- outages --
+
+    def _is_down(self, repository: Repository) -> bool:
+        return self._context.clock.now() < self._down_until.get(repository.registry, 0.0)
+
+    async def _stale(self, repository: Repository, tag: str) -> ServedManifest | None:
+        """The youngest resolution that is not too old, and whose manifest can be had."""
+        known: list[tuple[float, Digest]] = []
+        entry = await self._context.store.tag(repository, tag)
+        if entry is not None:
+            known.append((max(0.0, self._age(entry)), entry.digest))
+        records = await self._records(repository, tag)
+        known += [(record.age, record.digest) for record in records[:RECORDS_TRIED]]
+        for age, digest in sorted(known, key=lambda each: each[0]):
+            if age > self._context.policy.tag_stale:
+                continue
+            served = await self._try_digest(repository, digest)
+            if served is not None:
+                logger.warning(
+                    "upstream is down; %s:%s is served as resolved %.0f s ago", repository, tag, age
+                )
+                return replace(served, stale=True)
+        return None
+
+    # -- remembering, and telling --
+
+    async def _record(self, repository: Repository, tag: str, served: ServedManifest, age: float) -> None:
+        at = self._context.clock.wall() - age
+        entry = TagEntry(repository, tag, served.digest, served.media_type, served.size, at, at)
+        await self._context.store.record_tag(entry)
+
+    async def _tell(self, repository: Repository, tag: str, served: ServedManifest, wish: Digest) -> None:
+        """Share a resolution; first that the manifest is here, so that who hears of the one finds the other."""
+        discovery = self._context.discovery
+        try:
+            if not served.stale:
+                if await self._context.store.stat(served.digest) is not None:
+                    await discovery.announce(served.digest)
+                record = TagRecord(_SELF, served.digest, served.media_type, served.size, 0.0)
+                await discovery.announce_tag(repository, tag, record)
+            await discovery.withdraw(wish)
+        except Exception:
+            logger.exception("telling the cluster of %s:%s failed", repository, tag)
