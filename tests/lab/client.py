@@ -28,6 +28,7 @@ AT_ONCE = 3
 BUFFER = 256 * 1024
 STALL_SECONDS = 30.0
 PROGRESS_EVERY = 0.25
+TROUBLES = 5  # so many failures of a host are quoted
 ACCEPT = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -50,6 +51,7 @@ class Tally:
     bytes: int = 0
     fallback_bytes: int = 0
     retries: int = 0
+    troubles: list[str] = field(default_factory=list)
     first_byte: float | None = None
     started: float | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -141,6 +143,8 @@ class Fetcher:
     def _failed(self, error: Exception, *, last: bool) -> None:
         with self._tally.lock:
             self._tally.retries += 1
+            if len(self._tally.troubles) < TROUBLES:
+                self._tally.troubles.append(f"{time.monotonic() - self._start:.1f} s: {error!r}")
         if last:
             raise error if isinstance(error, PullError) else PullError(repr(error))
 
@@ -228,7 +232,8 @@ def pull_host(host: dict[str, Any], tally: Tally, start: float) -> None:
         error = str(failure) or repr(failure)
     emit(
         event="done", host=tally.host, started=tally.started, ended=time.monotonic() - start, bytes=tally.bytes,
-        first_byte=tally.first_byte, fallback_bytes=tally.fallback_bytes, retries=tally.retries, error=error,
+        first_byte=tally.first_byte, fallback_bytes=tally.fallback_bytes, retries=tally.retries, troubles=tally.troubles,
+        error=error,
     )  # fmt: skip
 
 

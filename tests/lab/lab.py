@@ -18,7 +18,7 @@ from tests.e2e.guard import Run, sweep
 from tests.lab.agents import MIRROR, Agents, Cost
 from tests.lab.faults import FaultPlan
 from tests.lab.images import Bundle, build, push
-from tests.lab.measure import cpu_seconds, link_goodput
+from tests.lab.measure import cpu_inside, cpu_seconds, link_goodput
 from tests.lab.network import Network
 from tests.lab.pulls import Client, PullProcess, Pulls
 from tests.lab.registry import PORT, Registry, Sent
@@ -34,6 +34,7 @@ COUNTERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "upstream_requests": ("p2pdist_upstream_requests_total", {}),
     "verify_failures": ("p2pdist_verify_failures_total", {}),
 }
+AGENTS = "p2pdist"  # the system whose costs are the agents'
 Say = Callable[[str], None]
 Watch = Callable[[float, Pulls], None]
 
@@ -45,6 +46,8 @@ class Reading:
     mark: int
     wire: int
     busy: float
+    hosts_cpu: float
+    up_cpu: float
     at: float
     costs: list[Cost] = field(default_factory=list)
     counters: list[dict[str, float]] = field(default_factory=list)
@@ -171,6 +174,8 @@ class Lab:
             self.registry.mark(),
             self.network.traffic()["up"].sent,
             cpu_seconds(),
+            cpu_inside([f"/run/netns/{host.namespace}" for host in (*self.hosts, *self.spare)]),
+            cpu_inside([f"/run/netns/{self.network.up.namespace}"]),
             time.monotonic(),
             [agent.cost() for agent in self.agents.all],
             [agent.totals(COUNTERS) for agent in self.agents.all],
@@ -192,8 +197,14 @@ class Lab:
             key: sum(b[key] for b in after.counters) - sum(a[key] for a in before.counters)
             for key in COUNTERS
         }
-        received = round(counters["received_peer"] + counters["received_upstream"])
-        cpu = sum(c.cpu for c in after.costs) - sum(c.cpu for c in before.costs)
+        agents = sum(c.cpu for c in after.costs) - sum(c.cpu for c in before.costs)
+        moved = round(counters["received_peer"] + counters["received_upstream"])
+        by_agents = system == AGENTS
+        cpu = agents if by_agents else after.hosts_cpu - before.hosts_cpu
+        received = moved if by_agents else sum(pull.bytes for pull in pulls.pulls)
+        seconds_passed = after.at - before.at
+        own = cpu + after.up_cpu - before.up_cpu + pulls.client_cpu
+        busy = (after.busy - before.busy) / seconds_passed
         return Result(
             name=name, system=system, hosts=len(pullers), rate=self.scenario.rate, size=bundle.size,
             pieces=bundle.pieces, goodput=self.goodput,
@@ -202,11 +213,13 @@ class Lab:
             p50=percentile(seconds, 0.5), p99=percentile(seconds, 0.99), first_byte_p50=percentile(firsts, 0.5),
             copies=sent.blob_bytes / bundle.size, wire_copies=(after.wire - before.wire) / bundle.size,
             blob_requests=sent.blob_requests, manifest_requests=sent.manifest_requests,
-            received=received, cpu=cpu, cpu_per_gb=cpu / received * GB if received else 0.0,
-            peak_rss=max((c.peak_rss for c in after.costs), default=0), client_cpu=pulls.client_cpu,
-            busy=(after.busy - before.busy) / (after.at - before.at), load_before=load,
+            received=received, cpu=cpu,
+            cpu_per_gb=cpu / received * GB if received else 0.0,
+            peak_rss=max(c.peak_rss for c in after.costs) if by_agents else 0, client_cpu=pulls.client_cpu,
+            busy=busy, foreign=max(0.0, busy - own / seconds_passed), load_before=load,
             failed=len(errors), errors=errors, fallback_bytes=sum(p.fallback_bytes for p in pulls.pulls),
             retries=sum(p.retries for p in pulls.pulls),
+            troubles=[f"{p.host}: {trouble}" for p in pulls.pulls for trouble in p.troubles],
             host_seconds={p.host: p.seconds for p in pulls.pulls}, progress=pulls.progress,
             links=links.samples, counters=counters,
         )  # fmt: skip

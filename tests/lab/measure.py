@@ -9,6 +9,7 @@ import queue
 import socket
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,6 +64,22 @@ def cpu_seconds() -> float:
     """CPU seconds that the whole machine has spent, everything but idle and waiting for disks."""
     fields = [int(x) for x in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_inside(namespaces: Collection[str]) -> float:
+    """CPU seconds so far of the living processes in these network namespaces (paths)."""
+    inodes = {os.stat(namespace).st_ino for namespace in namespaces}
+    ticks = 0
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if (process / "ns" / "net").stat().st_ino in inodes:
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        except OSError:  # it has ended
+            continue
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def link_goodput(sender: Host, receiver: Host, seconds: float = GOODPUT_SECONDS) -> float:

@@ -20,7 +20,8 @@ LEAD = 1.0  # seconds for the clients' process to come up before the common inst
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """How one host's pull went. Times in seconds after the run's start; ``error`` is "" when every digest held."""
+    """How one host's pull went. Times in seconds after the run's start; ``error`` is "" when every digest held; ``troubles``
+    are the failures that a retry mended."""
 
     host: str
     started: float
@@ -30,6 +31,7 @@ class Pull:
     fallback_bytes: int
     retries: int
     error: str
+    troubles: Sequence[str] = ()
 
     @property
     def seconds(self) -> float:

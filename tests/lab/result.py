@@ -28,7 +28,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 @dataclass(frozen=True)
 class Result:
     """One run. Bytes, seconds; ``copies``: blob bytes the registry sent / image bytes; ``wire_copies``: the same from the
-    interface's counter; ``cpu_per_gb``: agents' CPU-seconds per GB that agents received; ``busy``: cores in use."""
+    interface's counter; ``cpu_per_gb``: CPU-seconds of the agents (or of what else runs on the pulling hosts, clients left
+    out) per GB received; ``busy``: cores in use by all, ``foreign``: by what is no part of the run."""
 
     name: str
     system: str
@@ -52,11 +53,13 @@ class Result:
     peak_rss: int = 0
     client_cpu: float = 0.0
     busy: float = 0.0
+    foreign: float = 0.0
     load_before: float = 0.0
     failed: int = 0
     errors: list[str] = field(default_factory=list)
     fallback_bytes: int = 0
     retries: int = 0
+    troubles: list[str] = field(default_factory=list)
     host_seconds: dict[str, float] = field(default_factory=dict)
     progress: list[tuple[float, list[int]]] = field(default_factory=list)
     links: list[tuple[float, dict[str, tuple[int, int]]]] = field(default_factory=list)
@@ -91,13 +94,12 @@ def unmet(result: Result, expect: Expect) -> list[str]:
 
 COLUMNS = (
     "case", "system", "N", "Mbit/s", "MiB", "makespan", "/ T*", "p50", "p99", "copies", "wire", "blob req",
-    "mfst req", "CPU-s/GB", "peak MiB", "busy", "failed",
+    "mfst req", "CPU-s/GB", "peak MiB", "busy", "foreign", "failed",
 )  # fmt: skip
 
 
 def row(result: Result) -> list[str]:
     """The cells of a result's line; "-" where a figure makes no sense."""
-    of_agents = result.received > 0
     return [
         result.name,
         result.system,
@@ -105,18 +107,23 @@ def row(result: Result) -> list[str]:
         f"{result.rate:g}",
         f"{result.size / MIB:.0f}",
         f"{result.makespan:.2f} s",
-        f"{result.ratio:.2f}",
+        _or_dash(result.ratio),
         f"{result.p50:.2f} s",
         f"{result.p99:.2f} s",
         f"{result.copies:.3f}",
         f"{result.wire_copies:.3f}",
         str(result.blob_requests),
         str(result.manifest_requests),
-        f"{result.cpu_per_gb:.1f}" if of_agents else "-",
+        f"{result.cpu_per_gb:.1f}" if result.cpu_per_gb >= 0.05 else "-",
         f"{result.peak_rss / MIB:.0f}" if result.peak_rss else "-",
         f"{result.busy:.2f}",
+        f"{result.foreign:.2f}",
         str(result.failed),
     ]
+
+
+def _or_dash(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
