@@ -1,7 +1,8 @@
 """Tells the cluster what this host holds: at each commit, at start, and no longer after an eviction.
 
-Rules: nothing waits for an announcement; the queue is bounded by the number of blobs held (a digest is in it once);
-at start the store's shared blobs are announced at a measured pace, most recently used first.
+Rules: nothing waits for an announcement; the queue is bounded by the number of blobs held (a digest is in it once); what
+is told of one digest is told in order, by what the store holds at that moment; at start the store's shared blobs are
+announced at a measured pace, most recently used first.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Announcer:
         self._policy = policy
         self._queue: asyncio.Queue[Digest] = asyncio.Queue()
         self._queued: set[Digest] = set()
+        self._telling: set[Digest] = set()
+        self._again: set[Digest] = set()
 
     def committed(self, digest: Digest, *, shared: bool) -> None:
         """A blob became visible in the store (and others may have had to go for it)."""
@@ -61,10 +64,19 @@ class Announcer:
         while True:
             digest = await self._queue.get()
             self._queued.discard(digest)
+            if digest in self._telling:
+                self._again.add(digest)
+                continue
+            self._telling.add(digest)
             try:
                 await self._tell(digest)
             except Exception:
                 logger.exception("announcing %s failed", digest)
+            finally:
+                self._telling.discard(digest)
+            if digest in self._again:
+                self._again.discard(digest)
+                self._put(digest)
 
     async def _tell(self, digest: Digest) -> None:
         info = await self._store.stat(digest)

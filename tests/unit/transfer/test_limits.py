@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from p2pdist.transfer.limits import TokenBucket
+from tests.unit.transfer.world import KIB, SIZE, World, blob, pull
 
 
 class Clock:
@@ -47,3 +52,38 @@ async def test_one_take_larger_than_the_burst_passes_in_its_time() -> None:
     clock = Clock()
     await TokenBucket(1000, clock).take(5000)
     assert 4.8 <= clock.time <= 5.0
+
+
+@pytest.mark.parametrize("limit", ["download", "upstream"])
+async def test_a_fetch_keeps_to_its_limit(limit: str) -> None:
+    world, data = World(), blob()
+    digest = world.has(data)
+    rate = 64 * KIB
+    async with world.agent(**{limit: rate}) as agent:
+        client = asyncio.ensure_future(pull(agent, digest))
+        await world.manual.settle()
+        started = world.clock.now()
+        await world.manual.advance(SIZE / rate * 0.9)
+        assert not client.done()
+        assert world.upstream.sent <= rate * (world.clock.now() - started) + 2 * world.upstream.chunk
+        await world.manual.advance(SIZE / rate * 0.2)
+        assert (await client).data == data
+
+
+async def test_the_upstream_limit_does_not_slow_peers() -> None:
+    world, data = World(), blob()
+    digest = world.has(data)
+    await world.peer("anna", data)
+    async with world.agent(upstream=1) as agent:
+        assert (await pull(agent, digest)).data == data
+
+
+async def test_what_passes_through_keeps_to_the_limits_too() -> None:
+    world, data = World(quota=1), blob()
+    digest = world.has(data)
+    async with world.agent(download=64 * KIB) as agent:
+        client = asyncio.ensure_future(pull(agent, digest))
+        await world.manual.advance(SIZE / (64 * KIB) * 0.9)
+        assert not client.done()
+        await world.manual.advance(SIZE / (64 * KIB) * 0.2)
+        assert (await client).data == data
