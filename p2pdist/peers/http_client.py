@@ -34,6 +34,7 @@ from p2pdist.errors import (
 from p2pdist.oci.content import BlobStat, ContentStream
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.body import BodySpan, HttpBody, answered_span, content_length
+from p2pdist.peers.piece_client import PieceClient
 from p2pdist.peers.routes import Route, RouteResolver, Routes, usable_endpoints
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.wire.http_auth import (
@@ -112,6 +113,15 @@ class HttpPeers:
         self._resolver = RouteResolver()
         self._routes = Routes()
         self._session: aiohttp.ClientSession | None = None
+        self._pieces = PieceClient(
+            auth,
+            clock,
+            self._offsets,
+            connect_timeout=settings.connect_timeout,
+            progress_timeout=settings.progress_timeout,
+            tls=settings.ssl,
+            on_received=self._hooks.received,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,6 +133,7 @@ class HttpPeers:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._pieces.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -161,6 +172,21 @@ class HttpPeers:
     def _body(self, response: aiohttp.ClientResponse, span: BodySpan, counted: _Counted) -> HttpBody:
         media_type = response.headers.get(_MEDIA_TYPE, "")
         return HttpBody(response, span, media_type, self._settings.progress_timeout, counted.add)
+
+    async def piece(
+        self,
+        provider: Provider,
+        digest: Digest,
+        offset: int,
+        size: int,
+        buffer: memoryview,
+        on_progress: Callable[[], None],
+    ) -> None:
+        try:
+            await self._pieces.fetch(provider, digest, offset, size, buffer, on_progress)
+        except DeniedError:
+            await self._greet(provider)  # learns the peer's clock, if that was it
+            await self._pieces.fetch(provider, digest, offset, size, buffer, on_progress)
 
     async def hello(self, endpoint: Endpoint, peer: PeerId | None = None) -> PeerHello:
         """Ask who is at ``endpoint`` (and insist on ``peer``, if one is given); errors as in the port."""

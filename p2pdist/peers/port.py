@@ -8,6 +8,7 @@ Adapters: peers/http_client.py, testing/memory_peers.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -28,11 +29,36 @@ class Peers(Protocol):
     ) -> AbstractAsyncContextManager[ContentStream]:
         """The blob's bytes from ``offset`` (to the end, or ``length`` of them)."""
 
+    async def piece(
+        self,
+        provider: Provider,
+        digest: Digest,
+        offset: int,
+        size: int,
+        buffer: memoryview,
+        on_progress: Callable[[], None],
+    ) -> None:
+        """Fill ``buffer`` from ``offset`` of a blob of ``size`` bytes, also of one that is still arriving there.
+
+        ``on_progress`` is called now and then while bytes come. The cheapest way for parts of up to a few MiB.
+        """
+
 
 class NoPeers:
     """For an agent without a cluster: nobody is there."""
 
     async def stat(self, provider: Provider, digest: Digest) -> BlobStat:
+        raise UnreachableError("this agent has no cluster")
+
+    async def piece(
+        self,
+        provider: Provider,
+        digest: Digest,
+        offset: int,
+        size: int,
+        buffer: memoryview,
+        on_progress: Callable[[], None],
+    ) -> None:
         raise UnreachableError("this agent has no cluster")
 
     def blob(

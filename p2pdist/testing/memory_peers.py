@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -111,6 +111,24 @@ class MemoryPeers:
         peer, data = self._admit(provider, digest)
         size = len(data) if peer.wrong_size is None else peer.wrong_size
         return BlobStat(digest, size, peer.media_types.get(digest, ""))
+
+    async def piece(
+        self,
+        provider: Provider,
+        digest: Digest,
+        offset: int,
+        size: int,
+        buffer: memoryview,
+        on_progress: Callable[[], None],
+    ) -> None:
+        filled = 0
+        async with self.blob(provider, digest, offset, len(buffer)) as stream:
+            if stream.size != size:
+                raise ProtocolError(f"peer {provider.peer.short} offers another size for {digest}")
+            async for chunk in stream.chunks():
+                buffer[filled : filled + len(chunk)] = chunk
+                filled += len(chunk)
+                on_progress()
 
     def blob(
         self, provider: Provider, digest: Digest, offset: int = 0, length: int | None = None

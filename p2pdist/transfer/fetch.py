@@ -254,7 +254,9 @@ class BlobFetch:
         self._attempt += 1
         return self._evidence
 
-    async def receive(self, offset: int, chunk: bytes, source: Source, provider: Provider | None) -> None:
+    async def receive(
+        self, offset: int, chunk: bytes | memoryview, source: Source, provider: Provider | None
+    ) -> None:
         """As Target.receive."""
         await self._ingest.write(offset, chunk)
         stop = offset + len(chunk)

@@ -26,7 +26,9 @@ class Target(Protocol):
     @property
     def held(self) -> RangeSet: ...
 
-    async def receive(self, offset: int, chunk: bytes, source: Source, provider: Provider | None) -> None:
+    async def receive(
+        self, offset: int, chunk: bytes | memoryview, source: Source, provider: Provider | None
+    ) -> None:
         """Take bytes in, wherever they belong; ``provider`` is who sent them (None: upstream)."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from functools import partial
 
 from p2pdist.errors import (
@@ -18,7 +18,6 @@ from p2pdist.errors import (
     DeniedError,
     NotFoundError,
     P2PDistError,
-    ProtocolError,
     StoreFullError,
     UnreachableError,
 )
@@ -26,6 +25,7 @@ from p2pdist.records import PeerId, Provider
 from p2pdist.swarm import events as ev
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.planner import Planner
+from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.transfer.attestation import Attestations, Verdict
 from p2pdist.transfer.content import Source
 from p2pdist.transfer.context import TransferContext
@@ -51,7 +51,7 @@ TICK = 0.25
 LOOK_AGAIN = (0.5, 1.0, 2.0, 4.0)
 LOOK_EVERY = 8.0
 FLUSH_DELAY = 0.02
-GROUP = 512 * 1024
+IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
 
@@ -76,12 +76,15 @@ class _Session:
         self._geometry = Geometry.of(target.size)
         held = [p for p in range(self._geometry.count) if self._is_held(p)]
         now = context.clock.now()
-        self._planner = Planner(self._geometry, hub.own.peer, held, now)
+        flights = max(6, min(64, IN_FLIGHT // self._geometry.piece))
+        settings = PlannerSettings(flights=flights)
+        self._planner = Planner(self._geometry, hub.own.peer, held, now, settings)
         self._neighbours: dict[PeerId, Provider] = {}
         self._unanswered: set[PeerId] = set()
         self._answered = asyncio.Event()
         self._early: list[ev.Event] | None = []
         self._requests: dict[tuple[int, PeerId | None], asyncio.Task[None]] = {}
+        self._buffers = _Buffers(min(self._geometry.piece, target.size))
         self._attested = Attestations()
         self._senders: dict[int, PeerId] = {}
         self._settling: set[int] = set()
@@ -292,37 +295,36 @@ class _Session:
     async def _from_peer(self, provider: Provider, piece: int) -> None:
         context, peer = self._context, provider.peer
         start, stop = self._geometry.span(piece)
-        offset, hasher, begun = start, PieceHasher(), context.clock.now()
+        alive = partial(self._handle, ev.Progressed(piece, peer))
+        begun = context.clock.now()
+        buffer = self._buffers.take(stop - start)
+        view, hasher = memoryview(buffer)[: stop - start], PieceHasher()
         try:
-            async with context.peers.blob(provider, self._target.digest, start, stop - start) as stream:
-                if stream.size != self._target.size:
-                    raise ProtocolError(f"peer {peer.short} offers another size for {self._target.digest}")
-                alive = partial(self._handle, ev.Progressed(piece, peer))
-                async for chunk in _grouped(stream.chunks(), alive):
-                    await context.download.take(len(chunk))
-                    await self._target.receive(offset, chunk, Source.PEER, provider)
-                    hasher.update(chunk)
-                    offset += len(chunk)
+            await context.peers.piece(provider, self._target.digest, start, self._target.size, view, alive)
+            hasher.update(view)
+            await self._target.receive(start, view, Source.PEER, provider)
+            await context.download.take(stop - start)
         except StoreFullError as error:
             self._fail(error)
         except P2PDistError as error:
-            self._peer_failed(provider, piece, error, progressed=offset > start)
+            self._peer_failed(provider, piece, error)
         else:
             now = context.clock.now()
             context.health.received(peer, stop - start, now - begun, now)
             self._senders[piece] = peer
             self._got(piece, hasher.digest(), from_upstream=False)
+        self._buffers.give_back(buffer)  # not after a cancellation: a thread may be reading it still
 
-    def _peer_failed(self, provider: Provider, piece: int, error: P2PDistError, *, progressed: bool) -> None:
+    def _peer_failed(self, provider: Provider, piece: int, error: P2PDistError) -> None:
         self._last_error = error
-        note_failure(self._context, provider.peer, error, progressed=progressed)
+        note_failure(self._context, provider.peer, error, progressed=False)
         failure, retry_after = ev.Failure.UNREACHABLE, 0.25
         if isinstance(error, BusyError):
             failure, retry_after = ev.Failure.BUSY, min(2.0, error.retry_after or 0.25)
         elif isinstance(error, NotFoundError):
             failure = ev.Failure.MISSING
         self._handle(ev.RequestFailed(piece, provider.peer, failure, retry_after))
-        if isinstance(error, UnreachableError | DeniedError) and not progressed:
+        if isinstance(error, UnreachableError | DeniedError):
             self._gone(provider.peer)
 
     async def _from_upstream(self, pieces: tuple[int, ...]) -> None:
@@ -462,22 +464,19 @@ class _Session:
                 self._hub.send(provider, frame)
 
 
-async def _grouped(chunks: AsyncIterator[bytes], alive: Callable[[], None]) -> AsyncIterator[bytes]:
-    """The same bytes in fewer, larger chunks: each one costs a way to the store's thread and back.
+class _Buffers:
+    """Piece buffers that are used again: fresh memory costs the kernel as much as copying into it."""
 
-    ``alive`` is told of every chunk as it comes.
-    """
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        alive()
-        parts.append(chunk)
-        size += len(chunk)
-        if size >= GROUP:
-            yield b"".join(parts)
-            parts, size = [], 0
-    if parts:
-        yield b"".join(parts)
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: list[bytearray] = []
+
+    def take(self, size: int) -> bytearray:
+        """At least ``size`` bytes, which is at most a piece."""
+        return self._free.pop() if self._free else bytearray(max(size, self._size))
+
+    def give_back(self, buffer: bytearray) -> None:
+        self._free.append(buffer)
 
 
 class _Run:
