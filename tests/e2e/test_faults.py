@@ -19,6 +19,7 @@ MB = 1_000_000
 
 def silence(lab: Lab, number: int, how: str) -> None:
     """Take an agent away from host 2, in one of the ways in which agents go."""
+    lab.cluster.spoil()  # host 2 rightly avoids it for a while, and the next case is not about that
     if how == "killed":
         lab.agent(number).kill()
     elif how == "frozen":
