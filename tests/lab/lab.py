@@ -18,7 +18,7 @@ from tests.e2e.guard import Run, sweep
 from tests.lab.agents import MIRROR, Agents, Cost
 from tests.lab.faults import FaultPlan
 from tests.lab.images import Bundle, build, push
-from tests.lab.measure import cpu_inside, cpu_seconds, link_goodput
+from tests.lab.measure import QUIET_CORES, cpu_inside, cpu_seconds, link_goodput, wait_quiet
 from tests.lab.network import Network
 from tests.lab.pulls import Client, PullProcess, Pulls
 from tests.lab.registry import PORT, Registry, Sent
@@ -35,6 +35,7 @@ COUNTERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "verify_failures": ("p2pdist_verify_failures_total", {}),
 }
 AGENTS = "p2pdist"  # the system whose costs are the agents'
+PATIENCE = 45.0  # seconds that a run waits for a quiet machine
 Say = Callable[[str], None]
 Watch = Callable[[float, Pulls], None]
 
@@ -141,6 +142,8 @@ class Lab:
         self, name: str, system: str, bundle: Bundle, pullers: Sequence[str], work: Callable[[Watch], Pulls]
     ) -> Result:  # fmt: skip
         """Measure any work by which these hosts get the image; it calls the watch that it is given now and then."""
+        if (busy := wait_quiet(PATIENCE)) >= QUIET_CORES:
+            self.say(f"the machine is not quiet: {busy:.1f} cores are busy with something else")
         load = os.getloadavg()[0]
         before = self._read()
         progress, links = Progress(self.say, len(pullers), bundle.size), LinkRecord(self.network)

@@ -17,6 +17,8 @@ from tests.e2e.netlab import Host
 from tests.lab.client import enter
 
 GOODPUT_SECONDS = 3.0
+QUIET_CORES = 0.3
+QUIET_LOOK = 1.5
 WARM_UP = 0.5  # the shaper's burst and TCP's slow start, left out
 
 
@@ -64,6 +66,17 @@ def cpu_seconds() -> float:
     """CPU seconds that the whole machine has spent, everything but idle and waiting for disks."""
     fields = [int(x) for x in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_quiet(patience: float) -> float:
+    """Wait until the machine does little else, for so many seconds at most; the cores in use at the end."""
+    deadline = time.monotonic() + patience
+    while True:
+        before, at = cpu_seconds(), time.monotonic()
+        time.sleep(QUIET_LOOK)
+        busy = (cpu_seconds() - before) / (time.monotonic() - at)
+        if busy < QUIET_CORES or time.monotonic() > deadline:
+            return busy
 
 
 def cpu_inside(namespaces: Collection[str]) -> float:
