@@ -105,9 +105,17 @@ class AdminClient:
     def _refused(self, response: http.client.HTTPResponse) -> CommandError:
         data = self._read(lambda: response.read(64 * 1024))
         try:
-            message = error_message(json.loads(data))
+            answer = json.loads(data)
         except (ValueError, RecursionError):
-            message = ""
+            answer = None
+        message = error_message(answer)
+        if response.status in (401, 404) and not (isinstance(answer, dict) and "error" in answer):
+            said = (
+                f"{response.status}: {message or response.reason}"  # the mirror, the peer port, or a stranger
+            )
+            return CommandError(
+                f"what listens at {self.address} is no agent's admin interface ({said})", _HINT
+            )
         return CommandError(
             message or f"the agent at {self.address} answered {response.status} {response.reason}"
         )

@@ -108,7 +108,7 @@ def _take_file(reading: _Reading, tables: dict[str, Any], file: Path) -> None:
                 if isinstance(table, dict)
                 else f"the key {_shown(name)} outside of any section"
             )
-            reading.problems.append(f"{file}: unknown: {what}" + _hint(_home_of(name) or f"[{name}]", known))
+            reading.problems.append(f"{file}: unknown: {what}" + _stray_hint(name, known))
         elif not isinstance(table, dict):
             reading.problems.append(f"{file}: {name} is a section: write [{name}] and its keys below")
         else:
@@ -261,10 +261,12 @@ def _shown(name: str) -> str:
     return values.quote(name[:80])
 
 
-def _home_of(key_name: str) -> str | None:
-    """The section that a key written outside of any section belongs to, when it is one section's only."""
-    homes = [section.name for section in schema.SECTIONS if section.key(key_name)]
-    return f"[{homes[0]}]" if len(homes) == 1 else None
+def _stray_hint(name: str, known: Iterable[str]) -> str:
+    """The section that a key written outside of any section belongs to, or all that have such a key."""
+    homes = [f"[{section.name}]" for section in schema.SECTIONS if section.key(name)]
+    if len(homes) > 1:
+        return f"; such a key stands in {', '.join(homes)}"
+    return _hint(homes[0] if homes else f"[{name}]", known)
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

@@ -26,6 +26,10 @@ def read_secret(path: Path, label: str, mend: str) -> tuple[str, list[str]]:
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"{label}: {path} is not a regular file; {mend}")
             data = file.read(MAX_SECRET_BYTES + 1)
+    except PermissionError as error:
+        raise ConfigError(
+            f"{label}: cannot read {path} ({error.strerror}); give it to the agent's user (chown), mode 0600"
+        ) from error
     except OSError as error:
         raise ConfigError(f"{label}: cannot read {path} ({error.strerror}); {mend}") from error
     if len(data) > MAX_SECRET_BYTES:

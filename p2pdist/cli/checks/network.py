@@ -75,21 +75,28 @@ async def check_registry(registry: RegistryConfig, ping: Ping) -> Finding:
         answer = await asyncio.wait_for(ping(registry.name), BOUND)
         return ok(name, answer.removeprefix(f"{name} "))
     except DeniedError as error:
-        return fail(name, str(error), f'correct username and password_file in [registries."{registry.name}"]')
+        return fail(
+            name, _bare(error, name), f'correct username and password_file in [registries."{registry.name}"]'
+        )
     except (P2PDistError, OSError) as error:
         return warn(
             name,
-            _why(error),
+            _why(error, name),
             f'check network and proxy; if it is not used here: [registries."{registry.name}"] enabled = false',
         )
 
 
-def _why(error: Exception) -> str:
+def _bare(error: Exception, name: str) -> str:
+    """What an error says, without the name that stands beside it already."""
+    return str(error).removeprefix(f"{name}: ")
+
+
+def _why(error: Exception, name: str) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {BOUND:g} s"
     if isinstance(error, socket.gaierror):
         return f"its name does not resolve ({error.strerror})"
-    return f"unreachable: {error}"
+    return f"unreachable: {_bare(error, name)}"
 
 
 def _real_host(registry: RegistryConfig, host: str) -> str:

@@ -213,6 +213,8 @@ def test_without_an_agent_every_command_says_so_and_exits_3(
         ((409, b'{"error": "docker.io/library/x:latest is not held"}'), "is not held"),
         ((403, b'{"errors": [{"code": "DENIED", "message": "not configured"}]}'), "not configured"),
         ((500, b"<html>"), "answered 500"),
+        ((404, b'{"errors": [{"message": "no path"}]}'), "is no agent's admin interface (404: no path)"),
+        ((401, b"unauthorized"), "is no agent's admin interface (401: Unauthorized)"),
         ((200, b"<html>hello</html>"), "does not answer as a p2pdist agent"),
         ((200, b"[" * 100_000), "does not answer as a p2pdist agent"),
     ],

@@ -122,6 +122,7 @@ def test_a_list_in_the_environment_has_commas() -> None:
         ("[store]\nmax_sise = 1", ['unknown key "max_sise" in [store]', "nearest known is max_size"]),
         ("[stor]\nmax_size = 1", ['unknown: ["stor"]', "nearest known is [store]"]),
         ("bootstrap = []", ["outside of any section", "[peer]"]),
+        ('listen = "127.0.0.1:1"', ["outside of any section", "[mirror], [peer], [admin]"]),
         ("store = 1", ["store is a section"]),
         ('[store]\nmax_size = "50 apples"', ["[store] max_size", '"50 apples" is not a size', '"50GiB"']),
         ("[store]\nmax_size = true", ["true is not a size"]),

@@ -10,7 +10,7 @@ import pytest
 
 from p2pdist.config.load import load_config
 from p2pdist.config.model import Config, PeerConfig
-from p2pdist.config.secrets import read_cluster_key
+from p2pdist.config.secrets import key_from_file, read_cluster_key
 from p2pdist.errors import ConfigError
 from p2pdist.wire.keys import ClusterKey
 
@@ -77,6 +77,19 @@ def test_a_key_that_others_can_read_gives_a_warning(tmp_path: Path, mode: int, w
     config = load(secret(tmp_path / "key", ClusterKey.generate().text(), mode))
     assert bool(config.warnings) is warned
     assert all("chmod 600" in warning for warning in config.warnings)
+
+
+def test_a_key_of_somebody_else_is_not_to_be_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    # The tests may run as root, who may read all.
+    monkeypatch.setattr("p2pdist.config.secrets.os.open", refuse)
+    with pytest.raises(ConfigError, match=r"Permission denied.*chown") as caught:
+        key_from_file(tmp_path / "key")
+    assert "make one" not in str(caught.value)
 
 
 def test_a_key_and_an_open_cluster_contradict_each_other(tmp_path: Path) -> None:
