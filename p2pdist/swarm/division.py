@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from p2pdist.swarm.members import Member
@@ -58,7 +59,7 @@ class Division:
         """Something new came into the neighbourhood."""
         self._news = now
 
-    def may_claim(self, others: int, now: float) -> bool:
+    def may_claim(self, others: int, large: bool, now: float) -> bool:
         """Whether another claim is in order, whatever its source; ``others`` is the number of others' open claims:
         when there are none, a slow host is better than nobody."""
         if len(self.runs) >= self._settings.upstream_flights:
@@ -66,7 +67,9 @@ class Division:
         if not self.core:
             share = (self._seed & 0xFFFF) / 0x10000
             self.core = now - self._news > self._settings.follow_patience * (1.0 + 2.0 * share)
-        if not self.core or self.spread.unspread >= min(self._settings.backlog, 1 + self.spread.done):
+        if not self.core or self.spread.unspread >= min(
+            self._settings.backlog, (4 if large else 1) + self.spread.done
+        ):
             return False
         return others == 0 or not self.spread.behind
 
@@ -74,11 +77,13 @@ class Division:
         """Whether upstream may be asked now."""
         return not self.over and self.quiet_until <= now
 
-    def rivals(self, members: Iterable[Member]) -> tuple[int, list[int]]:
-        """How many members claimed less so far, and the seeds of those that claimed as much."""
+    def rivals(self, members: Iterable[Member], now: float) -> tuple[int, list[int]]:
+        """How many members claimed less so far, and the seeds of those that claimed as much; who has not claimed for
+        long follows, or stands back, and is no rival."""
         fewer, equal = 0, []
+        lately = now - max(self._settings.rival, 2.0 * self.spread.typical)
         for member in members:
-            if not member.complete:
+            if not member.complete and member.claiming >= lately:
                 if member.claimed < self.claimed:
                     fewer += 1
                 elif member.claimed == self.claimed:
@@ -121,7 +126,9 @@ class Division:
 
     def note_claim(self, piece: int, leechers: int, now: float, *, mine: bool) -> None:
         """Watch how a claimed piece spreads among so many members that are not complete."""
-        self.spread.claimed(piece, -int(-leechers * self._settings.spread_to // 1), now, mine=mine)
+        settings = self._settings
+        audience = leechers if leechers <= settings.core else settings.fan_out
+        self.spread.claimed(piece, math.ceil(audience * settings.spread_to), now, mine=mine)
 
     def from_upstream(self, piece: int) -> bool:
         return piece in self.flights and piece not in self.givers

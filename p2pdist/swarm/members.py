@@ -27,6 +27,7 @@ class Member:
     quiet_until: float = 0.0
     strikes: int = 0
     progressed: float = 0.0
+    claiming: float = 0.0
 
 
 @dataclass(slots=True)
@@ -49,7 +50,9 @@ class Members:
         self.claims: dict[int, Claim] = {}
 
     def add(self, peer: PeerId, near: bool, claimed: int, now: float) -> Member:
-        member = self.table[peer] = Member(peer, near, seed_of(peer), claimed=claimed, progressed=now)
+        member = self.table[peer] = Member(
+            peer, near, seed_of(peer), claimed=claimed, progressed=now, claiming=now
+        )
         return member
 
     def forget(self, member: Member) -> list[int]:
@@ -130,6 +133,7 @@ class Members:
             self._drop(piece, known.member)
         if known is None or known.member is not member:
             member.claimed += 1
+            member.claiming = now
         self.claims[piece] = Claim(member, now)
         self.holders.setdefault(piece, set()).add(member)
         return True

@@ -40,7 +40,8 @@ from p2pdist.swarm.rendezvous import seed_of, weight
 from p2pdist.swarm.settings import PlannerSettings as PlannerSettings
 
 _RARE = 3
-_STRETCH = 32
+_COMMON = 0.75
+_STRETCH = 64
 
 
 class Planner:
@@ -334,7 +335,8 @@ class Planner:
     def _place(self, piece: int) -> tuple[bool, int, int]:
         """Where a piece stands in the order: what clients wait for, then roughly from the front; among those near to
         each other the rare ones first, each host in an order of its own, so that hosts have something to exchange."""
-        rare = len(self._members.holders[piece]) <= _RARE and piece not in self._members.claims
+        holders = len(self._members.holders.get(piece, ()))
+        rare = holders <= max(_RARE, self._leechers * _COMMON) and piece not in self._members.claims
         return (
             piece not in self._wanted,
             piece // _STRETCH,
@@ -346,16 +348,20 @@ class Planner:
         return len(self._members.table) - len(self._members.seeds)
 
     @property
+    def _large(self) -> bool:
+        """Whether the swarm is a partial mesh, where pieces go from hand to hand and few at a time go faster."""
+        return self._leechers > self.settings.core
+
+    @property
     def _direct(self) -> bool:
         """Whether there are so many complete members that pieces need not be divided among those that lack them."""
         return len(self._members.seeds) > self._leechers
 
     def _request(self, pieces: Iterable[int], now: float) -> None:
         """Ask for as many of the pieces as there is room for."""
-        per_peer, table = self.settings.per_peer, self._members.table
-        room = min(
-            int(self._flights.limit) - len(self._flights.pieces), per_peer * len(table) - self._flights.total
-        )
+        most = self.settings.large_flights if self._large else self.settings.flights
+        room = min(most, int(self._flights.limit)) - len(self._flights.pieces)
+        room = min(room, self.settings.per_peer * len(self._members.table) - self._flights.total)
         if room <= 0:
             return
         for piece in pieces:
@@ -379,9 +385,15 @@ class Planner:
         best: list[Member] = []
         least = 2 * per_peer
         seeds = self._members.seeds if self._direct else ()
+        spared = self._spared_claimer(piece, now)
         for group in (self._members.holders.get(piece, ()), seeds):
             for member in group:
-                if member.load >= per_peer or member.quiet_until > now or member in flying:
+                if (
+                    member.load >= per_peer
+                    or member.quiet_until > now
+                    or member in flying
+                    or member is spared
+                ):
                     continue
                 load = member.load if member.near else member.load + self.settings.far
                 if load < least:
@@ -392,12 +404,20 @@ class Planner:
             return best[0] if best else None
         return min(best, key=lambda member: weight(member.seed ^ self._seed, piece))
 
+    def _spared_claimer(self, piece: int, now: float) -> Member | None:
+        """In a large swarm only some ask the claimer; the others wait for a while until those can pass the piece on."""
+        claim = self._members.claims.get(piece)
+        if claim is None or not self._large or now - claim.since > self.settings.spare:
+            return None
+        share = (weight(self._seed, piece) & 0xFFFF) / 0x10000
+        return claim.member if share * self._leechers > self.settings.fan_out else None
+
     # -- claims: what this host fetches for all --
 
     def _claim(self, now: float) -> None:
         if not self._started or self.complete:
             return
-        while self._division.may_claim(len(self._members.claims), now):
+        while self._division.may_claim(len(self._members.claims), self._large, now):
             if self._members.seeds and not self._starved(now):
                 if self._direct or not self._claim_from_seed(now):
                     return
@@ -459,7 +479,7 @@ class Planner:
         if room <= 0 and members.table:
             return None
         starved = self._starved(now)
-        looked, rivals = 0, division.rivals(members.table.values())
+        looked, rivals = 0, division.rivals(members.table.values(), now)
         for piece in self._missing():
             if piece in members.holders and (not starved or members.usable(piece, now)):
                 continue
@@ -473,7 +493,7 @@ class Planner:
 
     def _laggard(self, rivals: tuple[int, list[int]], now: float) -> int | None:
         """Endgame: a piece whose only source is far slower than is usual, to be fetched once more."""
-        if self.geometry.count - len(self.held) > self.settings.endgame or self._members.seeds:
+        if self.geometry.count - len(self.held) > self.settings.endgame or self._members.seeds or self._large:
             return None
         for piece in self._flights.single():
             lags = self._division.spread.laggard(piece, now) and piece not in self._division.flights

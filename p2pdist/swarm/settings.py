@@ -9,9 +9,11 @@ from dataclasses import dataclass
 class PlannerSettings:
     """Counts are pieces or requests, times seconds, ``longest_run`` bytes.
 
-    ``per_peer``, ``flights``: requests to one neighbour, and to all. ``window``: how far ahead of the front pieces are
+    ``per_peer``, ``flights``: requests to one neighbour, and to all (``large_flights``
+    in swarms larger than ``core``). ``window``: how far ahead of the front pieces are
     fetched. ``upstream_flights``: own requests to upstream. ``backlog``: pieces claimed and not yet spread.
     ``open_claims``: of all members together, as far as known.
+    ``fan_out``: so many neighbours take a piece from its claimer, when the swarm is larger than ``core``.
     ``core``: so many members, the first to announce, divide the upstream; the others follow (see division.py).
     ``far``: a far neighbour counts as if it had so many requests more. ``eager`` False: only what was
     wanted is fetched.
@@ -19,17 +21,21 @@ class PlannerSettings:
 
     per_peer: int = 2
     flights: int = 64
+    large_flights: int = 12
     window: int = 192
     upstream_flights: int = 1
     backlog: int = 16
     spread_to: float = 0.5
     open_claims: int = 64
     race: float = 1.0
+    rival: float = 2.0
+    fan_out: int = 16
+    spare: float = 3.0
     longest_run: int = 32 * 1024 * 1024
     rank_delay: float = 0.1
     wanted_ranks: int = 2
     core: int = 32
-    follow_patience: float = 2.0
+    follow_patience: float = 5.0
     stall: float = 3.0
     claim_stale: float = 4.0
     upstream_stall: float = 15.0

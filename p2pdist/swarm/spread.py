@@ -69,6 +69,11 @@ class Spread:
         self._latest = max(self._latest, known.since)
 
     @property
+    def typical(self) -> float:
+        """Seconds that a piece usually takes to spread; 0 when none has."""
+        return self._typical or 0.0
+
+    @property
     def unspread(self) -> int:
         """How many pieces claimed here are not spread."""
         return len(self._mine)

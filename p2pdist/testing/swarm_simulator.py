@@ -57,7 +57,7 @@ class Scenario:
     far_latency: float = 0.0005
     upstream_ends: float | None = None
     neighbours: int = 32
-    most: int = 64
+    most: int = 256
     seed: int = 1
     chunks_per_piece: int = 8
     piece: int | None = None
@@ -265,7 +265,7 @@ class Simulation:
     def _sample(self, present: list[_Part]) -> list[_Part]:
         """Whom an announcing member meets: at random among the members that have room, whoever is full redirects."""
         wanted, most = self._scenario.neighbours, self._scenario.most
-        if len(present) <= wanted:
+        if len(present) <= self._scenario.settings.core:
             return [other for other in present if not other.host.gone]
         found: dict[_Part, None] = {}
         for _ in range(8 * wanted):
@@ -330,9 +330,9 @@ class Simulation:
             self._ask_upstream(part, command.pieces)
         elif isinstance(command, ev.Drop):
             index = _ORIGIN if command.source is None else self._by_peer[command.source].index
-            transfer = part.incoming.pop((index, command.piece), None)
-            if transfer is not None:
-                transfer.cancelled = True
+            dropped = part.incoming.pop((index, command.piece), None)
+            if dropped is not None:
+                dropped.cancelled = True
         elif isinstance(command, ev.Tell):
             self._tell(part, command)
         else:
