@@ -1,8 +1,8 @@
 """What members say a piece's digest is, held against what arrived here: how a corrupting relay is caught at once.
 
 Rules: a digest of bytes that this host got from upstream itself is the truth; whoever says otherwise lies. Two members
-that differ leave the truth open: the piece is fetched from upstream (by the caller), which settles it. A member that
-only passed on what it got is told apart from the one that began it as long as it checks before it passes on, as we do.
+that differ leave the truth open: the piece is fetched from upstream (by the caller), which settles it. Only what came
+from upstream is attested, so that nobody answers for what it passed on; of the rest it is said that it is held (HEARSAY).
 Pure; bounded by pieces x members.
 """
 
@@ -11,6 +11,9 @@ from __future__ import annotations
 import enum
 
 from p2pdist.records import PeerId
+
+HEARSAY = bytes(16)
+"""In place of a piece digest: held, but not from upstream."""
 
 
 class Verdict(enum.Enum):
@@ -43,8 +46,19 @@ class Attestations:
 
     def said(self, piece: int, peer: PeerId, digest: bytes) -> Verdict:
         """A member tells the digest of a piece that it holds."""
+        if digest == HEARSAY:
+            return self._verdict(piece)
         self._said.setdefault(piece, {})[peer] = digest
         return self._verdict(piece)
+
+    def first_hand(self, piece: int) -> bytes:
+        """What this host may attest of a piece."""
+        return self._here[piece] if piece in self._true else HEARSAY
+
+    def vouchers(self, piece: int) -> set[PeerId]:
+        """Who attested what is held here."""
+        here = self._here.get(piece)
+        return {peer for peer, digest in self._said.get(piece, {}).items() if digest == here}
 
     def liars(self, piece: int) -> set[PeerId]:
         """Who said something else than the truth; none while the truth is not known."""

@@ -15,6 +15,8 @@ from p2pdist.store.port import BlobReader, Ingest
 from p2pdist.transfer.intervals import IntervalMap
 
 SLICE = 1024 * 1024
+NOBODY = PeerId(bytes(20))
+"""Stands for who sent bytes without having to answer for them."""
 
 
 class Evidence:
@@ -33,7 +35,7 @@ class Evidence:
     @property
     def peers(self) -> dict[PeerId, Provider]:
         """Whose bytes are among those that stand."""
-        present = {peer for _, _, peer in self._parts}
+        present = {peer for _, _, peer in self._parts} - {NOBODY}
         return {peer: provider for peer, provider in self._providers.items() if peer in present}
 
     def add(self, start: int, stop: int, provider: Provider | None) -> None:
@@ -42,10 +44,22 @@ class Evidence:
             self._providers[provider.peer] = provider
         self._parts.put(start, stop, provider.peer if provider else None)
 
+    def blame(self, start: int, stop: int, provider: Provider | None) -> None:
+        """Let ``provider`` (None: nobody) answer for [start, stop), whoever sent it."""
+        if provider is not None:
+            self._providers[provider.peer] = provider
+        self._parts.put(start, stop, provider.peer if provider else NOBODY)
+
+    @property
+    def of_others(self) -> bool:
+        """Whether any of it came from peers, or from an earlier process."""
+        return self.resumed > 0 or any(peer is not None for _, _, peer in self._parts)
+
     def sole(self, size: int) -> PeerId | None:
         """The one peer that sent all ``size`` bytes, if so: whatever is wrong with them is its doing."""
         parts = self.parts
-        return parts[0][2] if len(parts) == 1 and parts[0][:2] == (0, size) else None
+        sole = parts[0][2] if len(parts) == 1 and parts[0][:2] == (0, size) else None
+        return None if sole == NOBODY else sole
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,6 +222,8 @@ class BlobFetch:
         """Whatever the store makes of it, those who wait are told."""
         try:
             await stop()
+            if self._context.policy.shares(self.repository.registry):
+                await self._context.discovery.withdraw(self.digest)
         except P2PDistError as failure:
             logger.warning("the store could not end the fetch of %s: %s", self.digest, failure)
         finally:
@@ -268,6 +270,10 @@ class BlobFetch:
         if source is Source.UPSTREAM:
             self._trusted = self._trusted.add(offset, stop)
         self._wake(offset, stop)
+
+    def blame(self, start: int, stop: int, provider: Provider | None) -> None:
+        """As Target.blame."""
+        self._evidence.blame(start, stop, provider)
 
     def _wake(self, start: int, stop: int) -> None:
         for offset, waiter in self._waiters:

@@ -31,6 +31,9 @@ class Target(Protocol):
     ) -> None:
         """Take bytes in, wherever they belong; ``provider`` is who sent them (None: upstream)."""
 
+    def blame(self, start: int, stop: int, provider: Provider | None) -> None:
+        """Not who sent [start, stop) but ``provider`` (None: nobody) is to answer for it."""
+
 
 class Fill(Protocol):
     """Fills a target: returns when everything is held, raises the most telling P2PDistError when no source is left."""

@@ -17,7 +17,7 @@ from p2pdist.retention.ranges import RangeSet
 from p2pdist.store.port import BlobReader, Ingest
 from p2pdist.swarm.peer_health import Standing
 from p2pdist.transfer.context import TransferContext
-from p2pdist.transfer.evidence import Evidence, SliceHash, collect_evidence, differing
+from p2pdist.transfer.evidence import NOBODY, Evidence, SliceHash, collect_evidence, differing
 from p2pdist.transfer.fill import Fill, Target
 from p2pdist.transfer.sequential_fill import SequentialFill
 
@@ -57,7 +57,7 @@ class Recovery:
         """Fetch again and commit; returns where upstream's first bytes were false. Raises ``mismatch`` or why not."""
         evidence, suspects = self._evidence, self._evidence.peers
         self._failed_verification(evidence)
-        if not suspects and not evidence.resumed:
+        if not evidence.of_others:
             raise mismatch
         before = await collect_evidence(self._ingest, evidence)
         sole = evidence.sole(self._fetch.size)
@@ -65,13 +65,14 @@ class Recovery:
             self._ban(sole)
         await self._make_good(suspects)
         wrong = await self._compare(before)
-        for peer in {part.peer for part in wrong if part.peer is not None}:
+        for peer in {part.peer for part in wrong if part.peer is not None} - {NOBODY}:
             self._ban(peer)
         return RangeSet.of((part.start, part.start + part.length) for part in wrong if part.peer is None)
 
     def _failed_verification(self, evidence: Evidence) -> None:
         suspect = next(iter(evidence.peers), None)
-        source = "peer" if suspect else ("store" if evidence.resumed else "upstream")
+        source = "peer" if suspect or not evidence.resumed else "store"
+        source = source if evidence.of_others else "upstream"
         self._context.hooks.verify_failed(source, self._digest, suspect)
 
     async def _make_good(self, suspects: dict[PeerId, Provider]) -> None:

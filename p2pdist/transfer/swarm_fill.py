@@ -3,7 +3,8 @@
 The way of one fill: announce (which tells who is there already), join those neighbours, wait briefly for their answers,
 then let the planner work until every piece is held.
 Always true here: the planner is called from one place, with the clock's time; each command's task belongs to the fill's
-task group; when the fill ends, for whatever reason, no task and no session is left.
+task group; when the fill ends, for whatever reason, no task and no session is left. Should a swarm come to a standstill
+with nothing under way, the fetch goes on without it, from one source at a time.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ from p2pdist.errors import (
     DeniedError,
     NotFoundError,
     P2PDistError,
+    StoreError,
     StoreFullError,
     UnreachableError,
 )
 from p2pdist.records import PeerId, Provider
 from p2pdist.swarm import events as ev
 from p2pdist.swarm.geometry import Geometry
+from p2pdist.swarm.peer_health import Standing
 from p2pdist.swarm.planner import Planner
 from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.transfer.attestation import Attestations, Verdict
 from p2pdist.transfer.content import Source
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.fill import Target
-from p2pdist.transfer.sequential_fill import check_upstream_size
+from p2pdist.transfer.sequential_fill import SequentialFill, WrongSizeError, check_upstream_size
 from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_hub import SwarmHub
 from p2pdist.wire.swarm_messages import (
@@ -51,9 +54,21 @@ TICK = 0.25
 LOOK_AGAIN = (0.5, 1.0, 2.0, 4.0)
 LOOK_EVERY = 8.0
 FLUSH_DELAY = 0.02
+STEP = 128 * 1024
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
+MAX_EARLY = 4096
+IDLE = 5.0
+STANDSTILL = 45.0
+UPSTREAM_TRIES = 2
+KEPT_TAIL = (
+    1024 * 1024
+)  # of a run that others are to divide: taking so little in costs less than breaking it off
+
+
+class StandstillError(UnreachableError):
+    """The swarm has nothing under way, or nothing has come of it for long."""
 
 
 class SwarmFill:
@@ -65,7 +80,11 @@ class SwarmFill:
 
     async def run(self, target: Target) -> None:
         """As Fill.run."""
-        await _Session(self._context, self._hub, target).run()
+        try:
+            await _Session(self._context, self._hub, target).run()
+        except StandstillError as error:
+            logger.warning("%s; going on from one source at a time", error)
+            await SequentialFill(self._context).run(target)
 
 
 class _Session:
@@ -84,6 +103,9 @@ class _Session:
         self._answered = asyncio.Event()
         self._early: list[ev.Event] | None = []
         self._requests: dict[tuple[int, PeerId | None], asyncio.Task[None]] = {}
+        self._runs: list[_Run] = []
+        self._moved = now
+        self._upstream_in_vain = 0
         self._buffers = _Buffers(min(self._geometry.piece, target.size))
         self._attested = Attestations()
         self._senders: dict[int, PeerId] = {}
@@ -150,15 +172,16 @@ class _Session:
             except TimeoutError:
                 pass
             await clock.sleep(SETTLE)
-        self._begin()
+        self._begin(sum(not each.complete for each in announcement.providers))
         waits = list(LOOK_AGAIN)
         while True:
             await clock.sleep(waits.pop(0) if waits else LOOK_EVERY)
             if len(self._neighbours) < MAX_MEMBERS:
                 self._join(await discovery.find(digest))
 
-    def _begin(self) -> None:
+    def _begin(self, ahead: int) -> None:
         early, self._early = self._early or [], None
+        self._handle(ev.Announced(ahead))
         for event in early:
             self._handle(event)
         self._handle(ev.Ticked())
@@ -168,6 +191,12 @@ class _Session:
             await self._context.clock.sleep(TICK)
             self._handle(ev.Ticked())
             self._tell_unattested()
+            self._notice_standstill()
+
+    def _notice_standstill(self) -> None:
+        still = self._context.clock.now() - self._moved
+        if still > (STANDSTILL if self._requests else IDLE):
+            self._fail(StandstillError(f"the swarm of {self._target.digest} is at a standstill"))
 
     # -- neighbours --
 
@@ -212,8 +241,9 @@ class _Session:
 
     def _joined(self, join: Join) -> None:
         peer = join.sender.peer
-        if join.size != self._target.size or not self._usable(peer):
-            self._gone(peer)
+        if join.size != self._target.size or self._is_banned(peer):
+            self._neighbours.setdefault(peer, join.sender)
+            self._dismiss(peer)
             return
         if peer not in self._neighbours and len(self._neighbours) >= MAX_MEMBERS:
             return
@@ -226,8 +256,15 @@ class _Session:
         self._answer_came(peer)
         self._join(join.members)
 
-    def _usable(self, peer: PeerId) -> bool:
-        return self._context.health.usable(peer, self._context.clock.now())
+    def _is_banned(self, peer: PeerId) -> bool:
+        return self._context.health.standing(peer, self._context.clock.now()) is Standing.BANNED
+
+    def _dismiss(self, peer: PeerId) -> None:
+        """Have nothing more to do with it, and say so, that it may look elsewhere."""
+        provider = self._neighbours.get(peer)
+        if provider is not None:
+            self._hub.send(provider, encode(Leave(self._target.digest)))
+        self._gone(peer)
 
     def _answer_came(self, peer: PeerId) -> None:
         self._unanswered.discard(peer)
@@ -247,8 +284,11 @@ class _Session:
     # -- the planner, and what it asks for --
 
     def _handle(self, event: ev.Event) -> None:
+        if isinstance(event, ev.Progressed):
+            self._moved = self._context.clock.now()
         if self._early is not None:
-            self._early.append(event)
+            if len(self._early) < MAX_EARLY:
+                self._early.append(event)
             return
         if self._done.is_set():
             return
@@ -260,13 +300,17 @@ class _Session:
     def _obey(self, command: ev.Command) -> None:
         if isinstance(command, ev.AskPeer):
             provider = self._neighbours.get(command.peer)
-            assert provider is not None
+            if provider is None:  # gone, and the planner is about to hear of it
+                self._handle(ev.RequestFailed(command.piece, command.peer, ev.Failure.UNREACHABLE))
+                return
             self._start((command.piece, command.peer), self._from_peer(provider, command.piece))
         elif isinstance(command, ev.AskUpstream):
             self._start((command.pieces[0], None), self._from_upstream(command.pieces))
         elif isinstance(command, ev.Drop):
             if command.source is None:
-                return  # the registry has sent, or will: taking it in costs less than asking in vain
+                for run in self._runs:
+                    run.dropped.add(command.piece)
+                return
             task = self._requests.pop((command.piece, command.source), None)
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
@@ -304,13 +348,14 @@ class _Session:
             hasher.update(view)
             await self._target.receive(start, view, Source.PEER, provider)
             await context.download.take(stop - start)
-        except StoreFullError as error:
+        except (StoreFullError, StoreError) as error:
             self._fail(error)
         except P2PDistError as error:
             self._peer_failed(provider, piece, error)
         else:
             now = context.clock.now()
             context.health.received(peer, stop - start, now - begun, now)
+            context.health.succeeded(peer, now)
             self._senders[piece] = peer
             self._got(piece, hasher.digest(), from_upstream=False)
         self._buffers.give_back(buffer)  # not after a cancellation: a thread may be reading it still
@@ -331,6 +376,7 @@ class _Session:
         context = self._context
         start, stop = self._geometry.span(pieces[0])[0], self._geometry.span(pieces[-1])[1]
         run = _Run(self._geometry, pieces)
+        self._runs.append(run)
         try:
             async with context.upstream.blob(
                 self._target.repository, self._target.digest, start, stop - start
@@ -340,28 +386,48 @@ class _Session:
                     await context.upstream_limit.take(len(chunk))
                     await context.download.take(len(chunk))
                     await self._take_run(run, chunk)
-        except StoreFullError as error:
+                    if run.is_over():
+                        break
+        except (StoreFullError, StoreError, WrongSizeError) as error:
             self._fail(error)
         except P2PDistError as error:
-            self._upstream_error = error
-            final = isinstance(error, NotFoundError | DeniedError)
-            self._handle(ev.UpstreamFailed(tuple(run.left), final))
+            self._upstream_failed(run, error, progressed=run.offset > start)
+        else:
+            self._upstream_in_vain = 0
+        finally:
+            self._runs.remove(run)
+
+    def _upstream_failed(self, run: _Run, error: P2PDistError, *, progressed: bool) -> None:
+        """The adapter has tried for its part; so a few failures in a row without a byte are final."""
+        self._upstream_error = error
+        self._upstream_in_vain = 0 if progressed else self._upstream_in_vain + 1
+        final = isinstance(error, NotFoundError | DeniedError) or self._upstream_in_vain >= UPSTREAM_TRIES
+        pause = (error.retry_after if isinstance(error, BusyError) else None) or 1.0
+        self._handle(ev.UpstreamFailed(tuple(run.left), final, min(10.0, pause)))
 
     async def _take_run(self, run: _Run, chunk: bytes) -> None:
-        """Write a chunk piece by piece, so that each piece is told of as soon as it is whole."""
+        """Write a chunk step by step, so that each piece is told of, and sent on, as it grows."""
         view = memoryview(chunk)
-        while view:
-            piece, room = run.left[0], run.room()
-            part = bytes(view[:room]) if len(view) > room else bytes(view)
-            await self._target.receive(run.offset, part, Source.UPSTREAM, None)
-            digest = run.took(part)
-            self._handle(ev.Progressed(piece, None))
-            if digest is not None:
-                self._got(piece, digest, from_upstream=True)
+        while view and not run.is_over():
+            room = run.room()
+            run.gather(view[:room])
             view = view[room:]
+            if run.room() == 0:
+                await self._write_step(run)
+
+    async def _write_step(self, run: _Run) -> None:
+        piece, offset, part = run.left[0], run.offset, run.step()
+        await self._target.receive(offset, part, Source.UPSTREAM, None)
+        digest = run.took(part)
+        self._handle(ev.Progressed(piece, None))
+        if digest is not None:
+            self._got(piece, digest, from_upstream=True)
 
     def _got(self, piece: int, digest: bytes, *, from_upstream: bool) -> None:
+        self._moved = self._context.clock.now()
         verdict = self._attested.arrived(piece, digest, from_upstream=from_upstream)
+        if not from_upstream:
+            self._blame(piece)
         if verdict is Verdict.UNATTESTED and self._senders.get(piece) in self._planner.members:
             self._untold[piece] = self._context.clock.now()
         self._judge(piece, verdict)
@@ -376,8 +442,20 @@ class _Session:
                 return
             verdict = self._attested.said(piece, sender, digest)
             self._judge(piece, verdict)
+            if verdict is Verdict.AGREED and not self._attested.is_true(piece):
+                self._blame(piece)
             if verdict is Verdict.AGREED and self._untold.pop(piece, None) is not None:
                 self._tell(ev.Tell(have=(piece,)))
+
+    def _blame(self, piece: int) -> None:
+        """Who answers for a piece should the blob's digest not hold: who attested it first-hand, else the sender if it
+        holds the blob whole, and so has proven it; one that only passed on what it got does not."""
+        sender = self._senders[piece]
+        answering = self._attested.vouchers(piece)
+        if not answering and self._planner.is_complete(sender):
+            answering = {sender}
+        peer = min(answering, default=None)
+        self._target.blame(*self._geometry.span(piece), self._neighbours.get(peer) if peer else None)
 
     def _judge(self, piece: int, verdict: Verdict) -> None:
         if verdict is not Verdict.DISPUTED or self._done.is_set():
@@ -423,7 +501,7 @@ class _Session:
         context.health.banned(peer, context.clock.now())
         context.hooks.verify_failed("peer", self._target.digest, peer)
         context.hooks.banned(peer, f"passed on a wrong piece {piece} of {self._target.digest}")
-        self._gone(peer)
+        self._dismiss(peer)
 
     def _tell_unattested(self) -> None:
         """What nobody attests within a short time is told all the same: the blob's digest is still to hold."""
@@ -452,7 +530,7 @@ class _Session:
         if not told:
             return
         pieces = (piece for tell in told for piece in tell.have if piece not in self._untold)
-        have = tuple((p, digest) for p in pieces if (digest := self._attested.digest(p)) is not None)
+        have = tuple((p, self._attested.first_hand(p)) for p in pieces)
         claim = tuple(p for tell in told for p in tell.claim)
         release = tuple(p for tell in told for p in tell.release)
         if have or claim or release:
@@ -480,17 +558,40 @@ class _Buffers:
 
 
 class _Run:
-    """Where a run of pieces from upstream stands."""
+    """Where a run of pieces from upstream stands. Bytes are gathered into steps of at most STEP, within a piece: every
+    step is written, and sent on to those who wait for it, by itself, which costs the same for few bytes as for many."""
 
     def __init__(self, geometry: Geometry, pieces: tuple[int, ...]) -> None:
         self.left = list(pieces)
+        self.dropped: set[int] = set()
         self.offset = geometry.span(pieces[0])[0]
         self._geometry = geometry
         self._hasher = PieceHasher()
+        self._parts: list[bytes | memoryview] = []
+        self._gathered = 0
+
+    def is_over(self) -> bool:
+        """Whether nothing more is to come: all is here, or others are to fetch what is left."""
+        if not self.left:
+            return True
+        if self.offset > self._geometry.span(self.left[0])[0] or not self.dropped.issuperset(self.left):
+            return False
+        return self._geometry.span(self.left[-1])[1] - self.offset > KEPT_TAIL
 
     def room(self) -> int:
-        """Bytes to the end of the current piece."""
-        return self._geometry.span(self.left[0])[1] - self.offset
+        """Bytes to the end of the current step."""
+        end = self._geometry.span(self.left[0])[1]
+        return min(end - self.offset, STEP) - self._gathered
+
+    def gather(self, part: memoryview) -> None:
+        """Keep bytes for the current step."""
+        self._parts.append(part)
+        self._gathered += len(part)
+
+    def step(self) -> bytes:
+        """What was gathered."""
+        parts, self._parts, self._gathered = self._parts, [], 0
+        return b"".join(parts)
 
     def took(self, part: bytes) -> bytes | None:
         """Book bytes of the current piece; its digest when it is whole."""
