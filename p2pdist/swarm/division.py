@@ -152,11 +152,13 @@ class Division:
         self.runs = [run for run in self.runs if run]
         return True
 
-    def yielded(self, piece: int) -> None:
-        """An own claim was given up: it does not count."""
-        if self.end(piece):
-            self.claimed -= 1
-            self.spread.forget(piece)
+    def yielded(self, piece: int) -> bool:
+        """An own claim was given up: it does not count; whether there was one."""
+        if not self.end(piece):
+            return False
+        self.claimed -= 1
+        self.spread.forget(piece)
+        return True
 
     def stalled(self, now: float) -> list[int]:
         limit = self._settings.upstream_stall

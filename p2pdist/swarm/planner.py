@@ -27,21 +27,19 @@ of the core connected with each other, everyone else with some twenty members, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from p2pdist.records import PeerId
 from p2pdist.swarm import events as ev
+from p2pdist.swarm.choice import Choice
 from p2pdist.swarm.division import Division
+from p2pdist.swarm.duty import Duty
 from p2pdist.swarm.flights import Flights
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import seed_of, weight
 from p2pdist.swarm.settings import PlannerSettings as PlannerSettings
-
-_RARE = 3
-_COMMON = 0.75
-_STRETCH = 64
 
 
 class Planner:
@@ -63,8 +61,9 @@ class Planner:
         self._members = Members(geometry.count, self.held)
         self._flights = Flights(self.settings.flights)
         self._division = Division(self._seed, self.settings, now)
-        self._wanted: dict[int, None] = {}
-        self._front = 0
+        parts = self._members, self._flights, self._division, self.settings
+        self._choice = Choice(geometry.count, self._seed, self.held, *parts)
+        self._duty = Duty(geometry, self._choice, *parts)
         self._started = False
         self._arrived = now
         self._gave_up = False
@@ -116,7 +115,7 @@ class Planner:
 
     def _replan(self, now: float) -> None:
         if self._started and not self.complete:
-            self._request(self._obtainable(), now)
+            self._request(self._choice.obtainable(), now)
             self._claim(now)
 
     # -- members --
@@ -162,7 +161,7 @@ class Planner:
             self._replan(now)
         if self.complete or not fresh or not self._started:
             return
-        missing = [piece for piece in fresh if self._lacks(piece)]
+        missing = [piece for piece in fresh if self._choice.lacks(piece)]
         if missing:
             self._division.news(now)
             self._request(sorted(missing), now)
@@ -197,8 +196,8 @@ class Planner:
                 continue
             if known is not None and known.member is not member:
                 self._leave_loser(piece, known.member)
-            self._division.note_claim(piece, self._leechers, now, mine=False)
-            if self._lacks(piece):
+            self._division.note_claim(piece, self._choice.leechers, now, mine=False)
+            if self._choice.lacks(piece):
                 stand.append(piece)
         return stand
 
@@ -240,7 +239,7 @@ class Planner:
             return
         self.held.add(piece)
         self._arrived = now
-        self._wanted.pop(piece, None)
+        self._choice.wanted.pop(piece, None)
         self._members.arrived(piece)
         self._division.arrived(piece)
         if self._division.from_upstream(piece) and self._flights.of(piece):
@@ -296,78 +295,22 @@ class Planner:
     def _want(self, event: ev.Wanted, now: float) -> None:
         for piece in event.pieces:
             if 0 <= piece < self.geometry.count and piece not in self.held:
-                self._wanted[piece] = None
+                self._choice.wanted[piece] = None
         self._replan(now)
 
     # -- requests to neighbours --
 
-    def _lacks(self, piece: int) -> bool:
-        """Whether a piece is missing and not on its way."""
-        return (
-            piece not in self.held
-            and piece not in self._flights.pieces
-            and piece not in self._division.flights
-        )
-
-    def _missing(self) -> Iterator[int]:
-        """Pieces to be had that are not on their way: those clients wait for, then the window from the front."""
-        wanted = [piece for piece in self._wanted if self._lacks(piece)]
-        yield from wanted
-        if not self.settings.eager:
-            return
-        held, flying, mine = self.held, self._flights.pieces, self._division.flights
-        while self._front in held:
-            self._front += 1
-        for piece in range(self._front, min(self.geometry.count, self._front + self.settings.window)):
-            if piece not in held and piece not in flying and piece not in mine and piece not in self._wanted:
-                yield piece
-
-    def _obtainable(self) -> list[int]:
-        """Pieces that some neighbour can give, in the order they are wanted."""
-        if self._direct or not self.settings.eager:
-            return list(self._missing())
-        flying, mine = self._flights.pieces, self._division.flights
-        ready = [piece for piece in self._members.holders if piece not in flying and piece not in mine]
-        if len(ready) > 1:
-            ready.sort(key=self._place)
-        return ready
-
-    def _place(self, piece: int) -> tuple[bool, int, int]:
-        """Where a piece stands in the order: what clients wait for, then roughly from the front; among those near to
-        each other the rare ones first, each host in an order of its own, so that hosts have something to exchange."""
-        holders = len(self._members.holders.get(piece, ()))
-        rare = holders <= max(_RARE, self._leechers * _COMMON) and piece not in self._members.claims
-        return (
-            piece not in self._wanted,
-            piece // _STRETCH,
-            weight(self._seed, piece) & 0xFFFF if rare else 0x10000 + piece,
-        )
-
-    @property
-    def _leechers(self) -> int:
-        return len(self._members.table) - len(self._members.seeds)
-
-    @property
-    def _large(self) -> bool:
-        """Whether the swarm is a partial mesh, where pieces go from hand to hand and few at a time go faster."""
-        return self._leechers > self.settings.core
-
-    @property
-    def _direct(self) -> bool:
-        """Whether there are so many complete members that pieces need not be divided among those that lack them."""
-        return len(self._members.seeds) > self._leechers
-
     def _request(self, pieces: Iterable[int], now: float) -> None:
         """Ask for as many of the pieces as there is room for."""
-        most = self.settings.large_flights if self._large else self.settings.flights
+        most = self.settings.large_flights if self._choice.large else self.settings.flights
         room = min(most, int(self._flights.limit)) - len(self._flights.pieces)
         room = min(room, self.settings.per_peer * len(self._members.table) - self._flights.total)
         if room <= 0:
             return
         for piece in pieces:
-            if not self.settings.eager and piece not in self._wanted:
+            if not self.settings.eager and piece not in self._choice.wanted:
                 continue
-            member = self._best_source(piece, now)
+            member = self._choice.best_source(piece, now)
             if member is not None:
                 self._ask(member, piece, now)
                 room -= 1
@@ -378,48 +321,14 @@ class Planner:
         self._flights.take_off(piece, member, now)
         self._out.append(ev.AskPeer(member.peer, piece))
 
-    def _best_source(self, piece: int, now: float) -> Member | None:
-        """The least loaded neighbour that has the piece or is getting it from upstream; near ones before far ones."""
-        per_peer = self.settings.per_peer
-        flying = self._flights.of(piece)
-        best: list[Member] = []
-        least = 2 * per_peer
-        seeds = self._members.seeds if self._direct else ()
-        spared = self._spared_claimer(piece, now)
-        for group in (self._members.holders.get(piece, ()), seeds):
-            for member in group:
-                if (
-                    member.load >= per_peer
-                    or member.quiet_until > now
-                    or member in flying
-                    or member is spared
-                ):
-                    continue
-                load = member.load if member.near else member.load + self.settings.far
-                if load < least:
-                    least, best = load, [member]
-                elif load == least:
-                    best.append(member)
-        if len(best) < 2:
-            return best[0] if best else None
-        return min(best, key=lambda member: weight(member.seed ^ self._seed, piece))
-
-    def _spared_claimer(self, piece: int, now: float) -> Member | None:
-        """In a large swarm only some ask the claimer; the others wait for a while until those can pass the piece on."""
-        claim = self._members.claims.get(piece)
-        if claim is None or not self._large or now - claim.since > self.settings.spare:
-            return None
-        share = (weight(self._seed, piece) & 0xFFFF) / 0x10000
-        return claim.member if share * self._leechers > self.settings.fan_out else None
-
     # -- claims: what this host fetches for all --
 
     def _claim(self, now: float) -> None:
         if not self._started or self.complete:
             return
-        while self._division.may_claim(len(self._members.claims), self._large, now):
+        while self._division.may_claim(len(self._members.claims), self._choice.large, now):
             if self._members.seeds and not self._starved(now):
-                if self._direct or not self._claim_from_seed(now):
+                if self._choice.direct or not self._claim_from_seed(now):
                     return
             elif not self._claim_from_upstream(now):
                 return
@@ -432,81 +341,25 @@ class Planner:
         """Few hold everything: what they send out is divided as upstream is."""
         members, per_peer = self._members, self.settings.per_peer
         usable = [seed for seed in members.seeds if seed.load < per_peer and seed.quiet_until <= now]
-        piece = self._next_unclaimed(now) if usable else None
+        piece = self._duty.next_piece(starved=False, now=now) if usable else None
         if piece is None:
             return False
         seed = min(usable, key=lambda m: (m.load, not m.near, weight(m.seed ^ self._seed, piece)))
-        self._division.begin((piece,), seed, self._leechers, now)
+        self._division.begin((piece,), seed, self._choice.leechers, now)
         self._out.append(ev.Tell(claim=(piece,)))
         self._ask(seed, piece, now)
         return True
 
     def _claim_from_upstream(self, now: float) -> bool:
-        run = self._next_run(now) if self._division.upstream_open(now) else ()
+        run = self._duty.run(self._starved(now), now) if self._division.upstream_open(now) else ()
         if run:
-            self._division.begin(run, None, self._leechers, now)
+            self._division.begin(run, None, self._choice.leechers, now)
             self._out.append(ev.Tell(claim=run))
             self._out.append(ev.AskUpstream(run))
         return bool(run)
 
-    def _next_run(self, now: float) -> tuple[int, ...]:
-        """One piece among others; alone, a run that doubles each time, so that few requests cover the blob."""
-        first = self._next_unclaimed(now)
-        if first is None:
-            return ()
-        division = self._division
-        if self._members.table:
-            division.next_run = 1
-            return (first,)
-        length = division.next_run
-        division.next_run = min(length * 2, max(1, self.settings.longest_run // self.geometry.piece))
-        run = [first]
-        while len(run) < length and self._follows(run[-1] + 1):
-            run.append(run[-1] + 1)
-        return tuple(run)
-
-    def _follows(self, piece: int) -> bool:
-        return (
-            piece < self.geometry.count
-            and self._lacks(piece)
-            and (self.settings.eager or piece in self._wanted)
-        )
-
-    def _next_unclaimed(self, now: float) -> int | None:
-        """The first piece that is this host's to claim: it comes first in its order, or those before it were slow."""
-        members, division = self._members, self._division
-        room = self.settings.open_claims - len(members.claims) - len(division.flights)
-        if room <= 0 and members.table:
-            return None
-        starved = self._starved(now)
-        looked, rivals = 0, division.rivals(members.table.values(), now)
-        for piece in self._missing():
-            if piece in members.holders and (not starved or members.usable(piece, now)):
-                continue
-            most = self.settings.wanted_ranks if piece in self._wanted else None
-            if division.due(piece, rivals, most, now):
-                return piece
-            looked += 1
-            if looked >= room:
-                return None
-        return self._laggard(rivals, now) if not looked else None
-
-    def _laggard(self, rivals: tuple[int, list[int]], now: float) -> int | None:
-        """Endgame: a piece whose only source is far slower than is usual, to be fetched once more."""
-        if self.geometry.count - len(self.held) > self.settings.endgame or self._members.seeds or self._large:
-            return None
-        for piece in self._flights.single():
-            lags = self._division.spread.laggard(piece, now) and piece not in self._division.flights
-            if (
-                lags
-                and len(self._members.holders.get(piece, ())) < 2
-                and self._division.due(piece, rivals, None, now)
-            ):
-                return piece
-        return None
-
     def _upstream_failed(self, event: ev.UpstreamFailed, now: float) -> None:
-        lost = tuple(piece for piece in event.pieces if self._division.end(piece))
+        lost = tuple(piece for piece in event.pieces if self._division.yielded(piece))
         for piece in lost:
             self._division.reopen(piece, now)
         if lost:
@@ -529,13 +382,19 @@ class Planner:
 
     def _leave_what_stalls(self, now: float) -> None:
         stalled = self._flights.stalled(now - self.settings.stall)
-        if len({member for _, member in stalled}) > 1:
+        overloaded = len({member for _, member in stalled}) > 1
+        if overloaded:
             self._flights.narrow()
         for piece, member in stalled:
             self._drop(piece, member)
-            if piece in self._division.givers or piece in self._members.claims:
-                self._lost(member, piece, now)
-            elif now - member.progressed > self.settings.stall:
+            own_fault = (
+                overloaded and piece not in self._division.givers and piece not in self._members.claims
+            )
+            if (
+                not own_fault
+                and not self._lost(member, piece, now)
+                and now - member.progressed > self.settings.stall
+            ):
                 self._strike(member, now)
         for piece in self._division.stalled(now):
             self._cut(piece)
@@ -550,7 +409,7 @@ class Planner:
         if self.geometry.count - len(self.held) > self.settings.endgame:
             return
         for piece in self._flights.alone_since(now - self.settings.endgame_after):
-            member = self._best_source(piece, now)
+            member = self._choice.best_source(piece, now)
             if member is not None:
                 self._ask(member, piece, now)
 
@@ -559,7 +418,10 @@ class Planner:
         while now, fetched anything that it might pass on."""
         if self._gave_up or not self._division.over or self._flights.pieces or self._division.flights:
             return
-        if not any(piece not in self._members.holders for piece in self._missing()) or self._members.seeds:
+        if (
+            not any(piece not in self._members.holders for piece in self._choice.missing())
+            or self._members.seeds
+        ):
             return
         patience = self.settings.give_up_after if self._members.table else 0.0
         if now - self._arrived >= patience:

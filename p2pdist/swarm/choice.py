@@ -1,0 +1,146 @@
+"""Which pieces are to be had next, and from which neighbour each. Reads the planner's state and changes none of it.
+
+Rules:
+- What clients wait for comes first; the rest goes roughly from the front, since clients stream. Within a stretch of
+  ``_STRETCH`` pieces the rare ones come first, for each host in an order of its own, so that hosts have something to
+  exchange.
+- Of the neighbours that have a piece, or are getting it from upstream, the one with the fewest own requests is asked;
+  near ones before far ones; ties are broken by rendezvous, so that not all ask the same one.
+- Complete members are asked directly only when they are more than the others; few are divided (division.py).
+- In a large swarm ``fan_out`` neighbours take a piece from its claimer; the others wait until these can pass it on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from p2pdist.swarm.division import Division
+from p2pdist.swarm.flights import Flights
+from p2pdist.swarm.members import Member, Members
+from p2pdist.swarm.rendezvous import weight
+from p2pdist.swarm.settings import PlannerSettings
+
+_RARE = 3
+_COMMON = 0.75
+_STRETCH = 64
+
+
+class Choice:
+    """See the module's rules."""
+
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        held: set[int],
+        members: Members,
+        flights: Flights,
+        division: Division,
+        settings: PlannerSettings,
+    ) -> None:
+        self._count = count
+        self._seed = seed
+        self._held = held
+        self._members = members
+        self._flights = flights
+        self._division = division
+        self._settings = settings
+        self._front = 0
+        self.wanted: dict[int, None] = {}
+
+    def lacks(self, piece: int) -> bool:
+        """Whether a piece is missing and not on its way."""
+        return (
+            piece not in self._held
+            and piece not in self._flights.pieces
+            and piece not in self._division.flights
+        )
+
+    def missing(self) -> Iterator[int]:
+        """Pieces to be had that are not on their way: those clients wait for, then the window from the front."""
+        wanted = [piece for piece in self.wanted if self.lacks(piece)]
+        yield from wanted
+        if not self._settings.eager:
+            return
+        held, flying, mine = self._held, self._flights.pieces, self._division.flights
+        while self._front in held:
+            self._front += 1
+        for piece in range(self._front, min(self._count, self._front + self._settings.window)):
+            if piece not in held and piece not in flying and piece not in mine and piece not in self.wanted:
+                yield piece
+
+    def obtainable(self) -> list[int]:
+        """Pieces that some neighbour can give, in the order they are wanted."""
+        if self.direct or not self._settings.eager:
+            return list(self.missing())
+        flying, mine = self._flights.pieces, self._division.flights
+        ready = [piece for piece in self._members.holders if piece not in flying and piece not in mine]
+        if len(ready) > 1:
+            ready.sort(key=self._place)
+        return ready
+
+    def _place(self, piece: int) -> tuple[bool, int, int]:
+        """Where a piece stands in the order: what clients wait for, then roughly from the front; among those near to
+        each other the rare ones first, each host in an order of its own, so that hosts have something to exchange."""
+        holders = len(self._members.holders.get(piece, ()))
+        rare = holders <= max(_RARE, self.leechers * _COMMON) and piece not in self._members.claims
+        return (
+            piece not in self.wanted,
+            piece // _STRETCH,
+            weight(self._seed, piece) & 0xFFFF if rare else 0x10000 + piece,
+        )
+
+    @property
+    def lacking(self) -> int:
+        """How many pieces are missing here."""
+        return self._count - len(self._held)
+
+    @property
+    def leechers(self) -> int:
+        """How many members are not complete."""
+        return len(self._members.table) - len(self._members.seeds)
+
+    @property
+    def large(self) -> bool:
+        """Whether the swarm is a partial mesh, where pieces go from hand to hand and few at a time go faster."""
+        return self.leechers > self._settings.core
+
+    @property
+    def direct(self) -> bool:
+        """Whether there are so many complete members that pieces need not be divided among those that lack them."""
+        return len(self._members.seeds) > self.leechers
+
+    def best_source(self, piece: int, now: float) -> Member | None:
+        """The least loaded neighbour that has the piece or is getting it from upstream; near ones before far ones."""
+        per_peer = self._settings.per_peer
+        flying = self._flights.of(piece)
+        best: list[Member] = []
+        least = sys.maxsize
+        seeds = self._members.seeds if self.direct else ()
+        spared = self._spared_claimer(piece, now)
+        for group in (self._members.holders.get(piece, ()), seeds):
+            for member in group:
+                if (
+                    member.load >= per_peer
+                    or member.quiet_until > now
+                    or member in flying
+                    or member is spared
+                ):
+                    continue
+                load = member.load if member.near else member.load + self._settings.far
+                if load < least:
+                    least, best = load, [member]
+                elif load == least:
+                    best.append(member)
+        if len(best) < 2:
+            return best[0] if best else None
+        return min(best, key=lambda member: weight(member.seed ^ self._seed, piece))
+
+    def _spared_claimer(self, piece: int, now: float) -> Member | None:
+        """In a large swarm only some ask the claimer; the others wait for a while until those can pass the piece on."""
+        claim = self._members.claims.get(piece)
+        if claim is None or not self.large or now - claim.since > self._settings.spare:
+            return None
+        share = (weight(self._seed, piece) & 0xFFFF) / 0x10000
+        return claim.member if share * self.leechers > self._settings.fan_out else None

@@ -1,0 +1,89 @@
+"""Which piece this host is to claim next. Reads the planner's state; the order of duty itself is in division.py.
+
+Rules: a piece with a usable source is not claimed, unless the host is starved; at most ``open_claims`` are open among
+all members; in the endgame a piece whose only source is far slower than usual may be claimed once more.
+"""
+
+from __future__ import annotations
+
+from p2pdist.swarm.choice import Choice
+from p2pdist.swarm.division import Division
+from p2pdist.swarm.flights import Flights
+from p2pdist.swarm.geometry import Geometry
+from p2pdist.swarm.members import Members
+from p2pdist.swarm.settings import PlannerSettings
+
+
+class Duty:
+    """See the module's rules."""
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        choice: Choice,
+        members: Members,
+        flights: Flights,
+        division: Division,
+        settings: PlannerSettings,
+    ) -> None:
+        self._geometry = geometry
+        self._choice = choice
+        self._members = members
+        self._flights = flights
+        self._division = division
+        self._settings = settings
+
+    def run(self, starved: bool, now: float) -> tuple[int, ...]:
+        """One piece among others; alone, a run that doubles each time, so that few requests cover the blob."""
+        first = self.next_piece(starved=starved, now=now)
+        if first is None:
+            return ()
+        division = self._division
+        if self._members.table:
+            division.next_run = 1
+            return (first,)
+        length = division.next_run
+        division.next_run = min(length * 2, max(1, self._settings.longest_run // self._geometry.piece))
+        run = [first]
+        while len(run) < length and self._follows(run[-1] + 1):
+            run.append(run[-1] + 1)
+        return tuple(run)
+
+    def _follows(self, piece: int) -> bool:
+        return (
+            piece < self._geometry.count
+            and self._choice.lacks(piece)
+            and (self._settings.eager or piece in self._choice.wanted)
+        )
+
+    def next_piece(self, *, starved: bool, now: float) -> int | None:
+        """The first piece that is this host's to claim: it comes first in its order, or those before it were slow."""
+        members, division = self._members, self._division
+        room = self._settings.open_claims - len(members.claims) - len(division.flights)
+        if room <= 0 and members.table:
+            return None
+        looked, rivals = 0, division.rivals(members.table.values(), now)
+        for piece in self._choice.missing():
+            if piece in members.holders and (not starved or members.usable(piece, now)):
+                continue
+            most = self._settings.wanted_ranks if piece in self._choice.wanted else None
+            if division.due(piece, rivals, most, now):
+                return piece
+            looked += 1
+            if looked >= room:
+                return None
+        return self._laggard(rivals, now) if not looked else None
+
+    def _laggard(self, rivals: tuple[int, list[int]], now: float) -> int | None:
+        """Endgame: a piece whose only source is far slower than is usual, to be fetched once more."""
+        if self._choice.lacking > self._settings.endgame or self._members.seeds or self._choice.large:
+            return None
+        for piece in self._flights.single():
+            lags = self._division.spread.laggard(piece, now) and piece not in self._division.flights
+            if (
+                lags
+                and len(self._members.holders.get(piece, ())) < 2
+                and self._division.due(piece, rivals, None, now)
+            ):
+                return piece
+        return None
