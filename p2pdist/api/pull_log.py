@@ -25,7 +25,13 @@ class PullRecord:
     status: int = 0
     outcome: str = ""
     stale: bool = False
+    expected: int = -1
     by_source: dict[Source, int] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the client got every byte that it was promised."""
+        return sum(self.by_source.values()) == self.expected
 
     @property
     def farthest(self) -> Source:

@@ -175,7 +175,8 @@ class _RegistryEdge:
                 return await self._get_manifest(request, target, pull)
             return await self._get_blob(request, target, pull)
         except asyncio.CancelledError:
-            pull.outcome = pull.outcome or CLIENT_LEFT
+            if not pull.is_whole:  # some clients hang up the moment they have the last byte
+                pull.outcome = pull.outcome or CLIENT_LEFT
             raise
         except Exception as error:
             pull.outcome = pull.outcome or str(error) or type(error).__name__
@@ -240,7 +241,7 @@ class _RegistryEdge:
             sender = BodySender(
                 request, plan.status, _body_headers(entity, plan), on_sent, self._settings.progress_timeout
             )
-            pull.status = plan.status
+            pull.status, pull.expected = plan.status, plan.length
             try:
                 await _send_all(sender, first, items)
             finally:

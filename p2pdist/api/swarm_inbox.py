@@ -35,7 +35,7 @@ class SwarmDoor:
                     frame = await self._frame(request, seal)
                 if frame:
                     await self._inbox.received(credentials.peer, frame)
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
             return web.Response(body=b"bye\n")
         except (TimeoutError, ValueError) as error:
             logger.info("swarm link from peer %s ended: %r", credentials.peer.short, error)

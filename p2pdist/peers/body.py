@@ -190,6 +190,6 @@ class _LowWaterMark:
         assert self._socket is not None
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
-        except OSError:  # closed in the meantime: the read will say so
+        except (OSError, ValueError):  # closed in the meantime (uvloop: descriptor -1): the read will say so
             return
         self._mark = mark

@@ -52,7 +52,7 @@ class PieceClient:
         offsets: PeerOffsets,
         *,
         connect_timeout: float = 1.0,
-        progress_timeout: float = 3.0,
+        progress_timeout: float = 2.0,
         tls: ssl.SSLContext | None = None,
         on_received: Callable[[PeerId, int], None] | None = None,
     ) -> None:
@@ -89,10 +89,13 @@ class PieceClient:
         stop = start + len(buffer)
         endpoint, connection = await self._connect(provider)
         request, credentials = self._request(provider.peer, digest, start, stop, endpoint)
+        result = connection.ask(request, buffer)
         try:
-            answer = await self._wait(connection, connection.ask(request, buffer), on_progress)
+            answer = await self._wait(connection, result, on_progress)
         except BaseException:
             connection.abort()
+            if result.done() and not result.cancelled():
+                result.exception()  # it came as the caller left: nobody else will look at it
             raise
         finally:
             if connection.moved:

@@ -94,6 +94,9 @@ class PieceConnection(asyncio.BufferedProtocol):
         """Close without a word; the caller's memory is not touched any more."""
         self.alive = False
         self._body = None
+        if self._result is not None:
+            self._result.cancel()
+            self._result = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -172,11 +175,11 @@ class PieceConnection(asyncio.BufferedProtocol):
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
             self._low_water = mark
-        except OSError:
+        except (OSError, ValueError):
             self._socket = None  # closed in the meantime: connection_lost comes
 
     def _fail(self, error: P2PDistError) -> None:
+        result, self._result = self._result, None
         self.abort()
-        result, self._result, self._body = self._result, None, None
         if result is not None and not result.done():
             result.set_exception(error)

@@ -55,6 +55,8 @@ LOOK_AGAIN = (0.5, 1.0, 2.0, 4.0)
 LOOK_EVERY = 8.0
 FLUSH_DELAY = 0.02
 STEP = 128 * 1024
+STEP_SECONDS = 0.2
+FAILURES = 2  # in a row: the peer is left to itself, until it is found again
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
@@ -109,6 +111,7 @@ class _Session:
         self._buffers = _Buffers(min(self._geometry.piece, target.size))
         self._attested = Attestations()
         self._senders: dict[int, PeerId] = {}
+        self._failures: dict[PeerId, int] = {}
         self._settling: set[int] = set()
         self._untold: dict[int, float] = {}
         self._done = asyncio.Event()
@@ -208,8 +211,12 @@ class _Session:
             if len(self._neighbours) >= MAX_MEMBERS:
                 return
             self._neighbours[provider.peer] = provider
-            self._unanswered.add(provider.peer)
-            self._hub.send(provider, self._own_join(answer=True))
+            if provider.complete:  # it takes no part any more, and needs no greeting
+                near = provider.zone == self._context.policy.zone
+                self._handle(ev.MemberJoined(provider.peer, frozenset(), (), complete=True, near=near))
+            else:
+                self._unanswered.add(provider.peer)
+                self._hub.send(provider, self._own_join(answer=True))
 
     def _own_join(self, *, answer: bool) -> bytes:
         return encode(
@@ -356,6 +363,7 @@ class _Session:
             now = context.clock.now()
             context.health.received(peer, stop - start, now - begun, now)
             context.health.succeeded(peer, now)
+            self._failures.pop(peer, None)
             self._senders[piece] = peer
             self._got(piece, hasher.digest(), from_upstream=False)
         self._buffers.give_back(buffer)  # not after a cancellation: a thread may be reading it still
@@ -369,7 +377,11 @@ class _Session:
         elif isinstance(error, NotFoundError):
             failure = ev.Failure.MISSING
         self._handle(ev.RequestFailed(piece, provider.peer, failure, retry_after))
-        if isinstance(error, UnreachableError | DeniedError):
+        if failure is ev.Failure.UNREACHABLE:
+            self._failures[provider.peer] = self._failures.get(provider.peer, 0) + 1
+        refuses = failure is ev.Failure.MISSING and provider.complete
+        if refuses or isinstance(error, DeniedError) or self._failures.get(provider.peer, 0) >= FAILURES:
+            self._failures.pop(provider.peer, None)
             self._gone(provider.peer)
 
     async def _from_upstream(self, pieces: tuple[int, ...]) -> None:
@@ -412,10 +424,11 @@ class _Session:
             room = run.room()
             run.gather(view[:room])
             view = view[room:]
-            if run.room() == 0:
+            if run.room() == 0 or self._context.clock.now() - run.written >= STEP_SECONDS:
                 await self._write_step(run)
 
     async def _write_step(self, run: _Run) -> None:
+        run.written = self._context.clock.now()
         piece, offset, part = run.left[0], run.offset, run.step()
         await self._target.receive(offset, part, Source.UPSTREAM, None)
         digest = run.took(part)
@@ -569,6 +582,7 @@ class _Run:
         self._hasher = PieceHasher()
         self._parts: list[bytes | memoryview] = []
         self._gathered = 0
+        self.written = 0.0
 
     def is_over(self) -> bool:
         """Whether nothing more is to come: all is here, or others are to fetch what is left."""
