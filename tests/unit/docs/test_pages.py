@@ -109,4 +109,4 @@ def test_configuration_keys_that_are_named_exist() -> None:
 
 def test_no_page_names_the_place_it_was_written_at() -> None:
     for page in pages():
-        assert not re.search(r"/work/|/tmp/|/root/(?!\.docker)", page.read_text()), name_of(page)
+        assert not re.search(r"/tmp/|/home/|/root/(?!\.docker)", page.read_text()), name_of(page)
