@@ -48,7 +48,7 @@ from p2pdist.wire.swarm_messages import (
 
 logger = logging.getLogger(__name__)
 
-JOIN_WAIT = 0.3
+JOIN_WAIT = 1.0
 SETTLE = 0.03  # those who came in the same instant learn of each other; then all divide the pieces alike
 TICK = 0.25
 LOOK_AGAIN = (0.5, 1.0, 2.0, 4.0)
