@@ -43,6 +43,10 @@ class PullError(Exception):
     """A pull that no endpoint could finish."""
 
 
+class FalseBodyError(PullError):
+    """A body that has not the digest it was asked for: as with containerd, the pull fails, and nobody else is asked."""
+
+
 @dataclass
 class Tally:
     """What one host has pulled so far; written by its threads, read by the reporter."""
@@ -133,11 +137,11 @@ class Fetcher:
                     got += count
                     self._tally.add(count, time.monotonic() - self._start, fallback=number > 0)
                 answer.read()
-                check(f"{hasher.name}:{hasher.hexdigest()}", digest)
             except (OSError, http.client.HTTPException, PullError) as error:
                 endpoint.close()
                 self._failed(error, last=turn + 1 == len(turns))
                 continue
+            check(f"{hasher.name}:{hasher.hexdigest()}", digest)
             return
 
     def _failed(self, error: Exception, *, last: bool) -> None:
@@ -154,9 +158,9 @@ class Fetcher:
 
 
 def check(found: str, wanted: str) -> None:
-    """PullError unless a body has the digest it was asked for (a tag is no digest)."""
+    """FalseBodyError unless a body has the digest it was asked for (a tag is no digest)."""
     if ":" in wanted and found != wanted:
-        raise PullError(f"asked for {wanted}, got {found}")
+        raise FalseBodyError(f"asked for {wanted}, got {found}")
 
 
 _output = threading.Lock()

@@ -64,9 +64,8 @@ class FaultPlan:
             self._start(agents)
             return None
         if fault.kind == "freeze":
-            for agent in agents:
-                agent.signal(signal.SIGSTOP)
-            return lambda: [agent.signal(signal.SIGCONT) for agent in agents] and None
+            _signal(agents, signal.SIGSTOP)
+            return partial(_signal, agents, signal.SIGCONT)
         if fault.kind in ("slow", "upstream-slow"):
             return self._slow([network.up] if fault.kind == "upstream-slow" else hosts, fault.rate)
         if fault.kind == "loss":
@@ -95,6 +94,11 @@ class FaultPlan:
         if host is self._network.up:
             return Link(self._scenario.registry_rate, self._scenario.registry_rate)
         return self._scenario.link(self._network.hosts.index(host) + 1)
+
+
+def _signal(agents: Sequence[LabAgent], number: signal.Signals) -> None:
+    for agent in agents:
+        agent.signal(number)
 
 
 def describe(fault: Fault) -> str:

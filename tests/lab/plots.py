@@ -10,6 +10,7 @@ import matplotlib as mpl
 
 mpl.use("svg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from tests.lab.result import MIB, Result
 
@@ -70,7 +71,7 @@ def _against_hosts(directory: Path, results: Sequence[Result]) -> Path:
     return _save(figure, directory / "makespan.svg")
 
 
-def _save(figure: plt.Figure, path: Path) -> Path:
+def _save(figure: Figure, path: Path) -> Path:
     figure.tight_layout()
     figure.savefig(path, metadata=METADATA)
     plt.close(figure)

@@ -88,7 +88,7 @@ def unmet(result: Result, expect: Expect) -> list[str]:
     return [
         f"{what}: {value:.3g}, expected at most {bound:.3g}"
         for what, value, bound in bounds
-        if bound is not None and value > bound
+        if bound is not None and not value <= bound  # so that nan is not met
     ]
 
 

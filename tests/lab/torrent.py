@@ -19,7 +19,7 @@ import libtorrent as lt
 TICK = 0.1
 PIECE = 512 * 1024
 # Nothing but the connections that the plan names; everything else is libtorrent's default.
-SETTINGS = {
+SETTINGS: Any = {
     "enable_dht": False, "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False,
     "allow_multiple_connections_per_ip": True, "alert_mask": 0,
 }  # fmt: skip
