@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from p2pdist.swarm.members import Member
 from p2pdist.swarm.rendezvous import rank, weight
@@ -59,19 +59,20 @@ class Division:
         """Something new came into the neighbourhood."""
         self._news = now
 
-    def may_claim(self, others: int, large: bool, now: float) -> bool:
-        """Whether another claim is in order, whatever its source; ``others`` is the number of others' open claims:
-        when there are none, a slow host is better than nobody."""
+    def may_claim(self, others: int, members: Collection[Member], large: bool, now: float) -> bool:
+        """Whether another claim is in order, whatever its source; ``others`` is the number of others' open claims. When
+        nobody else claims, a slow host is better than none."""
         if len(self.runs) >= self._settings.upstream_flights:
             return False
         if not self.core:
             share = (self._seed & 0xFFFF) / 0x10000
             self.core = now - self._news > self._settings.follow_patience * (1.0 + 2.0 * share)
-        if not self.core or self.spread.unspread >= min(
-            self._settings.backlog, (4 if large else 1) + self.spread.done
-        ):
+        if not self.core:
             return False
-        return others == 0 or not self.spread.behind
+        unspread = (4 if large else 1) + self.spread.done
+        if self.spread.unspread >= min(self._settings.backlog, unspread):
+            return not others and not any(self._is_rival(member, now) for member in members)
+        return not others or not self.spread.behind
 
     def upstream_open(self, now: float) -> bool:
         """Whether upstream may be asked now."""
@@ -81,14 +82,17 @@ class Division:
         """How many members claimed less so far, and the seeds of those that claimed as much; who has not claimed for
         long follows, or stands back, and is no rival."""
         fewer, equal = 0, []
-        lately = now - max(self._settings.rival, 2.0 * self.spread.typical)
         for member in members:
-            if not member.complete and member.claiming >= lately:
+            if self._is_rival(member, now):
                 if member.claimed < self.claimed:
                     fewer += 1
                 elif member.claimed == self.claimed:
                     equal.append(member.seed)
         return fewer, equal
+
+    def _is_rival(self, member: Member, now: float) -> bool:
+        lately = now - max(self._settings.rival, 2.0 * self.spread.typical)
+        return not member.complete and member.claiming >= lately
 
     def due(self, piece: int, rivals: tuple[int, list[int]], most: int | None, now: float) -> bool:
         """Whether a piece without source is this host's to claim; ``most`` bounds the ranks that are waited for."""
@@ -140,6 +144,10 @@ class Division:
         for run in self.runs:
             if piece in run:
                 self.flights.update(dict.fromkeys(run, now))
+
+    def idle(self, piece: int) -> bool:
+        """Whether the piece is claimed here and no byte of it has come."""
+        return piece in self.flights and self.flights[piece] <= self.since[piece]
 
     def end(self, piece: int) -> bool:
         """The piece is no more on its way from upstream; whether it was."""

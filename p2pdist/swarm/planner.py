@@ -161,6 +161,9 @@ class Planner:
             self._replan(now)
         if self.complete or not fresh or not self._started:
             return
+        for piece in fresh:
+            if self._division.idle(piece):
+                self._cut(piece)
         missing = [piece for piece in fresh if self._choice.lacks(piece)]
         if missing:
             self._division.news(now)
@@ -326,7 +329,8 @@ class Planner:
     def _claim(self, now: float) -> None:
         if not self._started or self.complete:
             return
-        while self._division.may_claim(len(self._members.claims), self._choice.large, now):
+        claims = self._members.claims
+        while self._division.may_claim(len(claims), self._members.table.values(), self._choice.large, now):
             if self._members.seeds and not self._starved(now):
                 if self._choice.direct or not self._claim_from_seed(now):
                     return

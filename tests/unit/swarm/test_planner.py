@@ -1,0 +1,422 @@
+"""The planner's rules as transcripts: events in, commands out. Times are seconds on nobody's clock."""
+
+from __future__ import annotations
+
+from p2pdist.records import PeerId
+from p2pdist.swarm import events as ev
+from p2pdist.swarm.geometry import MIN_PIECE, Geometry
+from p2pdist.swarm.planner import Planner, PlannerSettings
+from p2pdist.swarm.rendezvous import seed_of, weight
+
+TICK = ev.Ticked()
+
+
+def peer(number: int) -> PeerId:
+    return PeerId(number.to_bytes(20, "big")[::-1])
+
+
+ME, ANN, BOB, CAT = peer(1), peer(2), peer(3), peer(4)
+
+
+def planner(pieces: int = 8, held: tuple[int, ...] = (), **settings: object) -> Planner:
+    geometry = Geometry(pieces * MIN_PIECE, MIN_PIECE, pieces)
+    return Planner(geometry, ME, held, 0.0, PlannerSettings(**settings))  # type: ignore[arg-type]
+
+
+def joined(who: PeerId, *have: int, claims: tuple[int, ...] = (), complete: bool = False) -> ev.MemberJoined:
+    return ev.MemberJoined(who, frozenset(have), claims, complete)
+
+
+def asked(commands: list[ev.Command]) -> list[tuple[PeerId, int]]:
+    return [(c.peer, c.piece) for c in commands if isinstance(c, ev.AskPeer)]
+
+
+def upstream(commands: list[ev.Command]) -> list[int]:
+    return [piece for c in commands if isinstance(c, ev.AskUpstream) for piece in c.pieces]
+
+
+def claimed(commands: list[ev.Command]) -> list[int]:
+    return [piece for c in commands if isinstance(c, ev.Tell) for piece in c.claim]
+
+
+def released(commands: list[ev.Command]) -> list[int]:
+    return [piece for c in commands if isinstance(c, ev.Tell) for piece in c.release]
+
+
+def first_in_order(piece: int, *peers: PeerId) -> PeerId:
+    return min(peers, key=lambda p: weight(seed_of(p), piece))
+
+
+def mine_among(*others: PeerId, pieces: int = 64) -> int:
+    """A piece that comes to this host first."""
+    return next(p for p in range(pieces) if first_in_order(p, ME, *others) == ME)
+
+
+def theirs(who: PeerId, *others: PeerId, pieces: int = 64) -> int:
+    return next(p for p in range(pieces) if first_in_order(p, who, *others) == who)
+
+
+# -- alone --
+
+
+def test_nothing_is_asked_for_before_the_first_tick() -> None:
+    plan = planner()
+    assert plan.handle(joined(ANN, 0, 1), 0.0) == []
+    assert asked(plan.handle(TICK, 0.1))
+
+
+def test_a_lone_host_claims_then_asks_upstream_in_runs_that_double() -> None:
+    plan = planner(pieces=32)
+    commands = plan.handle(TICK, 0.0)
+    assert commands == [ev.Tell(claim=(0,)), ev.AskUpstream((0,))]
+    assert upstream(plan.handle(ev.PieceHeld(0), 0.1)) == [1, 2]
+    assert upstream(plan.handle(ev.PieceHeld(1), 0.2)) == []
+    assert upstream(plan.handle(ev.PieceHeld(2), 0.3)) == [3, 4, 5, 6]
+
+
+def test_a_run_ends_at_a_piece_that_is_held() -> None:
+    plan = planner(held=(2, 5))
+    assert upstream(plan.handle(TICK, 0.0)) == [0]
+    assert upstream(plan.handle(ev.PieceHeld(0), 0.1)) == [1]
+
+
+def test_a_held_piece_is_told_and_the_last_one_ends_it() -> None:
+    plan = planner(pieces=1)
+    plan.handle(TICK, 0.0)
+    assert plan.handle(ev.PieceHeld(0), 0.1) == [ev.Tell(have=(0,))]
+    assert plan.complete
+    assert plan.handle(TICK, 9.0) == []
+
+
+def test_an_empty_blob_is_complete_from_the_start() -> None:
+    plan = planner(pieces=0)
+    assert plan.complete
+    assert plan.handle(TICK, 0.0) == []
+
+
+def test_a_member_that_joins_cuts_a_long_run_to_its_first_piece() -> None:
+    plan = planner(pieces=32)
+    plan.handle(TICK, 0.0)
+    plan.handle(ev.PieceHeld(0), 0.1)
+    commands = plan.handle(joined(ANN), 0.2)
+    assert ev.Drop(2, None) in commands
+    assert released(commands) == [2]
+    assert plan.claims == (1,)
+
+
+# -- members --
+
+
+def test_what_a_neighbour_holds_is_asked_of_it_and_never_claimed() -> None:
+    plan = planner(pieces=2)
+    plan.handle(joined(ANN, 0, 1), 0.0)
+    commands = plan.handle(TICK, 0.0)
+    assert sorted(asked(commands)) == [(ANN, 0), (ANN, 1)]
+    assert not upstream(commands)
+
+
+def test_at_most_per_peer_requests_go_to_one_neighbour() -> None:
+    plan = planner(per_peer=2)
+    plan.handle(joined(ANN, *range(7)), 0.0)
+    plan.handle(joined(BOB, *range(7)), 0.0)
+    whom = [who for who, _ in asked(plan.handle(TICK, 0.0))]
+    assert sorted(whom) == sorted([ANN, ANN, BOB, BOB])
+
+
+def test_a_claimed_piece_is_asked_of_its_claimer_at_once() -> None:
+    plan = planner()
+    plan.handle(joined(ANN), 0.0)
+    plan.handle(TICK, 0.0)
+    other = next(p for p in range(8) if p not in plan.claims)
+    assert asked(plan.handle(ev.MemberClaims(ANN, (other,)), 0.1)) == [(ANN, other)]
+
+
+def test_a_near_neighbour_is_preferred() -> None:
+    plan = planner(pieces=1)
+    plan.handle(ev.MemberJoined(ANN, frozenset({0}), near=False), 0.0)
+    plan.handle(ev.MemberJoined(BOB, frozenset({0}), near=True), 0.0)
+    plan.handle(ev.MemberJoined(CAT, frozenset({0}), near=False), 0.0)
+    # one piece: all three are complete, and more than the others (none)
+    assert asked(plan.handle(TICK, 0.0)) == [(BOB, 0)]
+
+
+def test_a_member_that_leaves_has_its_requests_dropped_and_asked_elsewhere() -> None:
+    plan = planner(pieces=2)
+    plan.handle(joined(ANN, 0), 0.0)
+    plan.handle(joined(BOB), 0.0)
+    plan.handle(TICK, 0.0)
+    plan.handle(ev.MemberHas(BOB, (0,)), 0.1)
+    commands = plan.handle(ev.MemberLeft(ANN), 0.2)
+    assert ev.Drop(0, ANN) in commands
+    assert (BOB, 0) in asked(commands)
+    assert plan.members == {BOB}
+
+
+def test_a_member_that_comes_back_holds_only_what_it_says_now() -> None:
+    plan = planner(pieces=4)
+    plan.handle(joined(ANN, complete=True), 0.0)
+    assert plan.is_complete(ANN)
+    plan.handle(joined(ANN, 0), 0.1)
+    assert not plan.is_complete(ANN)
+    assert {piece for who, piece in asked(plan.handle(TICK, 0.2))} == {0}
+
+
+def test_unknown_members_and_pieces_that_do_not_exist_are_ignored() -> None:
+    plan = planner(pieces=2)
+    plan.handle(TICK, 0.0)
+    for event in (
+        ev.MemberHas(CAT, (0,)),
+        ev.MemberClaims(CAT, (0,)),
+        ev.MemberReleases(CAT, (0,)),
+        ev.MemberLeft(CAT),
+        ev.RequestFailed(0, CAT, ev.Failure.MISSING),
+        ev.Progressed(0, CAT),
+        ev.PieceHeld(99),
+        ev.Wanted((-1, 99)),
+        joined(ME, 0, 1),
+    ):
+        assert plan.handle(event, 0.1) == []
+    plan.handle(joined(ANN, -1, 2, 99, claims=(77,)), 0.2)
+    assert not asked(plan.handle(ev.MemberHas(ANN, (50, -3)), 0.3))
+
+
+# -- claims --
+
+
+def test_the_first_in_order_claims_at_once_and_the_second_after_the_rank_delay() -> None:
+    piece = mine_among(ANN, pieces=1000)
+    later = theirs(ANN, ME, pieces=1000)
+    for which, first_claim in ((piece, 0.0), (later, 0.2)):
+        plan = planner(pieces=1000, held=tuple(p for p in range(1000) if p != which), rank_delay=0.2)
+        plan.handle(joined(ANN), 0.0)
+        times = [t for t in (0.0, 0.1, 0.2) if claimed(plan.handle(TICK, t)) == [which]]
+        assert times == [first_claim]
+
+
+def test_in_a_race_the_order_decides_and_the_winner_says_so_again() -> None:
+    piece = mine_among(ANN)
+    plan = planner(pieces=64, held=tuple(p for p in range(64) if p != piece))
+    plan.handle(joined(ANN), 0.0)
+    assert claimed(plan.handle(TICK, 0.0)) == [piece]
+    assert plan.handle(ev.MemberClaims(ANN, (piece,)), 0.01) == [ev.Tell(claim=(piece,))]
+    assert plan.claims == (piece,)
+
+
+def test_in_a_race_the_later_in_order_yields_and_asks_the_winner() -> None:
+    piece = theirs(ANN, ME)
+    plan = planner(pieces=64, held=tuple(p for p in range(64) if p != piece), rank_delay=0.0)
+    plan.handle(joined(ANN), 0.0)
+    assert claimed(plan.handle(TICK, 0.0)) == [piece]
+    commands = plan.handle(ev.MemberClaims(ANN, (piece,)), 0.01)
+    assert commands == [ev.Drop(piece, None), ev.Tell(release=(piece,)), ev.AskPeer(ANN, piece)]
+
+
+def test_a_claim_that_comes_long_after_ours_is_a_take_over_and_wins() -> None:
+    piece = mine_among(ANN)
+    plan = planner(pieces=64, held=tuple(p for p in range(64) if p != piece))
+    plan.handle(joined(ANN), 0.0)
+    plan.handle(TICK, 0.0)
+    assert released(plan.handle(ev.MemberClaims(ANN, (piece,)), 5.0)) == [piece]
+
+
+def test_claims_of_members_that_meet_late_are_a_race_however_old() -> None:
+    piece = mine_among(ANN)
+    plan = planner(pieces=64, held=tuple(p for p in range(64) if p != piece))
+    plan.handle(TICK, 0.0)
+    commands = plan.handle(joined(ANN, claims=(piece,)), 5.0)
+    assert ev.Tell(claim=(piece,)) in commands
+    assert plan.claims == (piece,)
+
+
+def test_of_three_claimers_the_first_in_order_is_asked() -> None:
+    piece = next(p for p in range(64) if first_in_order(p, ANN, BOB, CAT) == CAT)
+    second = first_in_order(piece, ANN, BOB)
+    third = ANN if second == BOB else BOB
+    plan = planner(pieces=64, held=tuple(p for p in range(64) if p != piece), rank_delay=9.0)
+    for who in (ANN, BOB, CAT):
+        plan.handle(joined(who), 0.0)
+    plan.handle(ev.MemberClaims(second, (piece,)), 0.0)
+    assert asked(plan.handle(TICK, 0.0)) == [(second, piece)]
+    assert plan.handle(ev.MemberClaims(third, (piece,)), 0.1) == []
+    commands = plan.handle(ev.MemberClaims(CAT, (piece,)), 0.2)
+    assert commands == [ev.Drop(piece, second), ev.AskPeer(CAT, piece)]
+
+
+def test_a_released_piece_goes_to_the_next_in_order() -> None:
+    plan = planner(pieces=1, rank_delay=0.1)
+    plan.handle(joined(ANN, claims=(0,)), 0.0)
+    assert asked(plan.handle(TICK, 0.0)) == [(ANN, 0)]
+    commands = plan.handle(ev.MemberReleases(ANN, (0,)), 0.5)
+    assert ev.Drop(0, ANN) in commands
+    commands += plan.handle(TICK, 0.75)
+    assert upstream(commands) == [0]
+
+
+def test_a_claimer_that_dies_is_taken_over_from() -> None:
+    plan = planner(pieces=1)
+    plan.handle(joined(ANN, claims=(0,)), 0.0)
+    plan.handle(TICK, 0.0)
+    commands = plan.handle(ev.MemberLeft(ANN), 1.0)
+    assert ev.Drop(0, ANN) in commands
+    assert upstream(commands) == [0]
+
+
+def test_a_claim_without_progress_is_stale_and_its_request_dropped() -> None:
+    plan = planner(pieces=1, stall=3.0)
+    plan.handle(joined(ANN, claims=(0,)), 0.0)
+    plan.handle(TICK, 0.0)
+    assert plan.handle(TICK, 2.9) == []
+    commands = plan.handle(TICK, 3.1) + plan.handle(TICK, 3.4)
+    assert ev.Drop(0, ANN) in commands
+    assert upstream(commands) == [0]
+
+
+def test_a_host_whose_pieces_are_overtaken_stands_back() -> None:
+    """Ann and Bob report what Cat claimed after us, but not ours: our uplink is slow, others claim on."""
+    pieces = 400
+    plan = planner(pieces=pieces, rank_delay=0.0)
+    for who in (ANN, BOB, CAT):
+        plan.handle(joined(who), 0.0)
+    (own,) = claimed(plan.handle(TICK, 0.0))
+    other = next(p for p in range(pieces) if p != own)
+    plan.handle(ev.MemberClaims(CAT, (other,)), 0.5)
+    assert not claimed(plan.handle(ev.PieceHeld(own), 1.0))  # the first claim must spread before the second
+    for who in (ANN, BOB, CAT):
+        plan.handle(ev.MemberHas(who, (other,)), 1.5)
+    plan.handle(ev.MemberClaims(CAT, (other + 1,)), 1.6)
+    assert not claimed(plan.handle(TICK, 2.0))
+    spread = plan.handle(ev.MemberHas(ANN, (own,)), 2.1) + plan.handle(ev.MemberHas(BOB, (own,)), 2.2)
+    assert claimed(spread)
+
+
+def test_a_follower_does_not_claim_while_there_is_news_and_does_when_there_is_none() -> None:
+    plan = planner(follow_patience=5.0)
+    plan.handle(joined(ANN), 0.0)
+    plan.handle(ev.Announced(ahead=40), 0.0)
+    ticks = [0.25 * n for n in range(80)]
+    first = next(t for t in ticks if claimed(plan.handle(TICK, t)))
+    assert 5.0 < first <= 15.5
+
+
+def test_few_seeds_are_divided_and_many_are_asked_directly() -> None:
+    few = planner(pieces=8, rank_delay=0.0)
+    for event in (joined(ANN, complete=True), joined(BOB), joined(CAT)):
+        few.handle(event, 0.0)
+    commands = few.handle(TICK, 0.0)
+    assert len(claimed(commands)) == 1
+    assert asked(commands) == [(ANN, claimed(commands)[0])]
+    assert not upstream(commands)
+
+    many = planner(pieces=8)
+    for event in (joined(ANN, complete=True), joined(BOB, complete=True), joined(CAT)):
+        many.handle(event, 0.0)
+    commands = many.handle(TICK, 0.0)
+    assert len(asked(commands)) == 4
+    assert not claimed(commands)
+
+
+# -- what fails --
+
+
+def test_a_busy_neighbour_is_left_alone_for_as_long_as_it_asked() -> None:
+    plan = planner(pieces=1)
+    plan.handle(joined(ANN, 0), 0.0)
+    plan.handle(TICK, 0.0)
+    plan.handle(ev.RequestFailed(0, ANN, ev.Failure.BUSY, retry_after=0.5), 0.1)
+    assert plan.handle(TICK, 0.5) == []
+    assert asked(plan.handle(TICK, 0.75)) == [(ANN, 0)]
+
+
+def test_a_neighbour_without_the_piece_is_not_asked_for_it_again() -> None:
+    plan = planner(pieces=2)
+    plan.handle(joined(ANN, 0), 0.0)
+    plan.handle(TICK, 0.0)
+    commands = plan.handle(ev.RequestFailed(0, ANN, ev.Failure.MISSING), 0.1) + plan.handle(TICK, 0.5)
+    assert not asked(commands)
+
+
+def test_sources_that_are_always_busy_end_in_upstream() -> None:
+    plan = planner(pieces=1, starved=5.0)
+    plan.handle(joined(ANN, complete=True), 0.0)
+    commands = plan.handle(TICK, 0.0)
+    now, got = 0.0, []
+    while now < 10.0 and not got:
+        now += 0.25
+        failed = [
+            ev.RequestFailed(piece, who, ev.Failure.BUSY, retry_after=0.25) for who, piece in asked(commands)
+        ]
+        commands = [command for event in (*failed, TICK) for command in plan.handle(event, now)]
+        got = upstream(commands)
+    assert got == [0]
+    assert now > 5.0
+
+
+def test_upstream_that_failed_is_asked_again_after_the_time_it_asked_for() -> None:
+    plan = planner(pieces=1)
+    plan.handle(TICK, 0.0)
+    assert released(plan.handle(ev.UpstreamFailed((0,), final=False, retry_after=1.0), 0.1)) == [0]
+    assert not upstream(plan.handle(TICK, 1.0))
+    assert upstream(plan.handle(TICK, 1.25)) == [0]
+
+
+def test_a_final_refusal_without_members_gives_up_at_once_and_once() -> None:
+    plan = planner(pieces=1)
+    plan.handle(TICK, 0.0)
+    assert ev.GiveUp() in plan.handle(ev.UpstreamFailed((0,), final=True), 0.1)
+    assert plan.handle(TICK, 9.0) == []
+
+
+def test_a_final_refusal_waits_a_while_for_members_that_may_do_better() -> None:
+    plan = planner(pieces=1, give_up_after=5.0)
+    plan.handle(joined(ANN), 0.0)
+    now = 0.0
+    while not upstream(plan.handle(TICK, now)):
+        now += 0.25
+    assert ev.GiveUp() not in plan.handle(ev.UpstreamFailed((0,), final=True), now)
+    assert asked(plan.handle(joined(BOB, complete=True), 2.0) + plan.handle(TICK, 2.25)) == [(BOB, 0)]
+    plan.handle(ev.RequestFailed(0, BOB, ev.Failure.MISSING), 3.0)
+    assert ev.GiveUp() in plan.handle(TICK, 9.0)
+
+
+def test_the_last_pieces_are_asked_of_a_second_source_when_the_first_takes_long() -> None:
+    plan = planner(pieces=2, held=(0,), endgame_after=1.0)
+    plan.handle(joined(ANN, complete=True), 0.0)
+    plan.handle(joined(BOB, complete=True), 0.0)
+    ((first, _),) = asked(plan.handle(TICK, 0.0))
+    plan.handle(ev.Progressed(1, first), 0.9)
+    assert plan.handle(TICK, 1.0) == []
+    ((second, _),) = asked(plan.handle(TICK, 1.25))
+    assert {first, second} == {ANN, BOB}
+    commands = plan.handle(ev.PieceHeld(1), 1.5)
+    assert {c.source for c in commands if isinstance(c, ev.Drop)} == {ANN, BOB}
+
+
+# -- clients --
+
+
+def test_wanted_pieces_come_first_wherever_they_are() -> None:
+    plan = planner(pieces=400, window=10, per_peer=1)
+    plan.handle(joined(ANN, complete=True), 0.0)
+    plan.handle(joined(BOB, complete=True), 0.0)
+    plan.handle(ev.Wanted((399, 300)), 0.0)
+    assert {piece for _, piece in asked(plan.handle(TICK, 0.0))} == {399, 300}
+
+
+def test_a_wanted_piece_is_waited_for_two_ranks_at_most() -> None:
+    others = [peer(n) for n in range(2, 30)]
+    plan = planner(pieces=400, held=tuple(range(399)), rank_delay=0.1)
+    for who in others:
+        plan.handle(joined(who), 0.0)
+    plan.handle(TICK, 0.0)
+    plan.handle(ev.Wanted((399,)), 0.0)
+    commands = plan.handle(TICK, 0.25)
+    assert upstream(commands) == [399] or plan.claims == (399,)
+
+
+def test_without_eagerness_only_wanted_pieces_are_fetched() -> None:
+    plan = planner(pieces=8, eager=False)
+    assert plan.handle(TICK, 0.0) == []
+    assert upstream(plan.handle(ev.Wanted((5,)), 0.1)) == [5]
+    assert upstream(plan.handle(ev.PieceHeld(5), 0.2)) == []
+    plan.handle(joined(ANN, 0, 6), 0.3)
+    assert asked(plan.handle(ev.Wanted((6,)), 0.4)) == [(ANN, 6)]
