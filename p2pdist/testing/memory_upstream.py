@@ -29,11 +29,11 @@ from p2pdist.errors import (
     UnreachableError,
 )
 from p2pdist.oci import media_types
-from p2pdist.oci.content import BlobStat, ContentStream
+from p2pdist.oci.content import BlobStat
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import parse_manifest
 from p2pdist.oci.reference import Repository
-from p2pdist.upstream.port import UpstreamManifest, UpstreamPage
+from p2pdist.upstream.port import UpstreamManifest, UpstreamPage, UpstreamStream
 
 ALWAYS = -1
 
@@ -60,7 +60,7 @@ class MemoryUpstream:
     """The Upstream port over a dict; change the knobs at any time. Positions are offsets in the blob, in bytes.
 
     ``down``, ``denied`` and ``busy`` concern every request; the ``_at`` knobs concern blob bodies, and
-    each happens ``_times`` times (ALWAYS: every time).
+    each happens ``_times`` times (ALWAYS: every time). Without ``ranges`` a body is sent, and counted, from its start.
     """
 
     def __init__(self, *registries: str) -> None:
@@ -80,6 +80,7 @@ class MemoryUpstream:
         self.wrong_at: int | None = None
         self.wrong_times = ALWAYS
         self.wrong_size: int | None = None
+        self.ranges = True
         self.gate_at: int | None = None
         self.gate = asyncio.Event()
         self.answer_gate: asyncio.Event | None = None
@@ -140,7 +141,7 @@ class MemoryUpstream:
 
     def blob(
         self, repository: Repository, digest: Digest, offset: int = 0, length: int | None = None
-    ) -> AbstractAsyncContextManager[ContentStream]:
+    ) -> AbstractAsyncContextManager[UpstreamStream]:
         return self._open(repository, digest, offset, length)
 
     async def tags(self, repository: Repository, query: dict[str, str]) -> UpstreamPage:
@@ -216,7 +217,7 @@ class MemoryUpstream:
     @asynccontextmanager
     async def _open(
         self, repository: Repository, digest: Digest, offset: int, length: int | None
-    ) -> AsyncIterator[ContentStream]:
+    ) -> AsyncIterator[UpstreamStream]:
         held = await self._admit("blob", repository, str(digest), offset, length)
         data = self._blob_of(held, repository, digest)
         stop = len(data) if length is None else offset + length
@@ -268,11 +269,17 @@ class _MemoryStream:
         return self._start
 
     @property
+    def ranged(self) -> bool:
+        return self._upstream.ranges
+
+    @property
     def media_type(self) -> str:
         return media_types.OCTET_STREAM
 
     async def chunks(self) -> AsyncIterator[bytes]:
         position = self._start
+        if not self._upstream.ranges:
+            self._upstream.book(self._digest, position)
         while position < self._stop:
             await self._fail_at(position)
             stop = min(self._next_mark(position), position + self._upstream.chunk, self._stop)

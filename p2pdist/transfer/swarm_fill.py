@@ -61,16 +61,20 @@ IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
 MAX_EARLY = 4096
+LAST_PEER = PeerId(b"\xff" * 20)
 IDLE = 5.0
 STANDSTILL = 45.0
 UPSTREAM_TRIES = 2
-KEPT_TAIL = (
-    1024 * 1024
-)  # of a run that others are to divide: taking so little in costs less than breaking it off
+# Of a run that others are to divide: taking so little in costs less than breaking it off.
+KEPT_TAIL = 256 * 1024
 
 
 class StandstillError(UnreachableError):
     """The swarm has nothing under way, or nothing has come of it for long."""
+
+
+class NoRangeError(UnreachableError):
+    """Upstream sends blobs from their start only."""
 
 
 class SwarmFill:
@@ -106,8 +110,10 @@ class _Session:
         self._early: list[ev.Event] | None = []
         self._requests: dict[tuple[int, PeerId | None], asyncio.Task[None]] = {}
         self._runs: list[_Run] = []
+        self._open: set[asyncio.Task[None]] = set()
         self._moved = now
         self._upstream_in_vain = 0
+        self._streaming = False
         self._buffers = _Buffers(min(self._geometry.piece, target.size))
         self._attested = Attestations()
         self._senders: dict[int, PeerId] = {}
@@ -146,10 +152,10 @@ class _Session:
 
     async def _end(self, helpers: list[asyncio.Task[None]]) -> None:
         """Stop everything; what upstream is sending already is taken in first, for the account of bytes to be exact."""
-        upstream = [task for (_, source), task in self._requests.items() if source is None]
-        for task in (*helpers, *self._requests.values()):
-            if task not in upstream:
-                task.cancel()
+        peers = {task for (_, source), task in self._requests.items() if source is not None}
+        for task in (*helpers, *peers):
+            task.cancel()
+        upstream = self._open - peers
         if upstream and self._error is None:
             await asyncio.wait(upstream, timeout=LAST_WORDS)
         for task in upstream:
@@ -198,7 +204,7 @@ class _Session:
 
     def _notice_standstill(self) -> None:
         still = self._context.clock.now() - self._moved
-        if still > (STANDSTILL if self._requests else IDLE):
+        if still > (STANDSTILL if self._open else IDLE):
             self._fail(StandstillError(f"the swarm of {self._target.digest} is at a standstill"))
 
     # -- neighbours --
@@ -323,7 +329,7 @@ class _Session:
                 task.cancel()
         elif isinstance(command, ev.Tell):
             self._tell(command)
-        else:
+        elif not self._streaming or not self._open:
             none = NotFoundError(f"no source has {self._target.digest}")
             self._fail(self._upstream_error or self._last_error or none)
 
@@ -331,9 +337,11 @@ class _Session:
         assert self._tasks is not None
         task = self._tasks.create_task(work)
         self._requests[key] = task
+        self._open.add(task)
         task.add_done_callback(lambda done: self._forget(key, done))
 
     def _forget(self, key: tuple[int, PeerId | None], task: asyncio.Task[None]) -> None:
+        self._open.discard(task)
         if self._requests.get(key) is task:
             del self._requests[key]
 
@@ -384,16 +392,17 @@ class _Session:
             self._failures.pop(provider.peer, None)
             self._gone(provider.peer)
 
-    async def _from_upstream(self, pieces: tuple[int, ...]) -> None:
-        context = self._context
+    async def _from_upstream(self, pieces: tuple[int, ...], *, to_the_end: bool = False) -> None:
+        context, target = self._context, self._target
         start, stop = self._geometry.span(pieces[0])[0], self._geometry.span(pieces[-1])[1]
+        length = None if to_the_end else stop - start
         run = _Run(self._geometry, pieces)
         self._runs.append(run)
         try:
-            async with context.upstream.blob(
-                self._target.repository, self._target.digest, start, stop - start
-            ) as stream:
-                check_upstream_size(self._target, stream.size)
+            async with context.upstream.blob(target.repository, target.digest, start, length) as stream:
+                check_upstream_size(target, stream.size)
+                if not stream.ranged and not to_the_end:
+                    raise NoRangeError("upstream sends blobs from their start only")
                 async for chunk in stream.chunks():
                     await context.upstream_limit.take(len(chunk))
                     await context.download.take(len(chunk))
@@ -402,12 +411,23 @@ class _Session:
                         break
         except (StoreFullError, StoreError, WrongSizeError) as error:
             self._fail(error)
+        except NoRangeError:
+            self._without_ranges(run)
         except P2PDistError as error:
             self._upstream_failed(run, error, progressed=run.offset > start)
         else:
             self._upstream_in_vain = 0
         finally:
             self._runs.remove(run)
+
+    def _without_ranges(self, run: _Run) -> None:
+        """Upstream cannot be divided: the first of the members streams the blob for all, the others take it from there."""
+        missing = [piece for piece in range(self._geometry.count) if piece not in self._planner.held]
+        if not self._streaming and self._hub.own.peer < min(self._planner.members, default=LAST_PEER):
+            self._streaming = True
+            onwards = tuple(range(missing[0], self._geometry.count))
+            self._start((missing[0], None), self._from_upstream(onwards, to_the_end=True))
+        self._handle(ev.UpstreamFailed(tuple(run.left), final=True))
 
     def _upstream_failed(self, run: _Run, error: P2PDistError, *, progressed: bool) -> None:
         """The adapter has tried for its part; so a few failures in a row without a byte are final."""

@@ -36,6 +36,7 @@ class BlobStream:
         self._media_type = ""
         self._etag = ""
         self._skip = 0
+        self._ranged = True
         self._reader: BodyReader | None = None
         self._failures = 0
         self._mark = offset
@@ -51,6 +52,11 @@ class BlobStream:
     @property
     def media_type(self) -> str:
         return self._media_type
+
+    @property
+    def ranged(self) -> bool:
+        """As UpstreamStream.ranged."""
+        return self._ranged
 
     async def open(self) -> None:
         """Ask for the body; afterwards ``size`` is known. Raises InvalidInputError for a range beyond the blob."""
@@ -153,6 +159,8 @@ class BlobStream:
 
     def _attach(self, response: aiohttp.ClientResponse, body: answers.Body) -> None:
         self._skip = self._position - body.start
+        asked_for_part = self._position > 0 or self._length is not None
+        self._ranged = response.status == 206 or not asked_for_part
         self._reader = self._http.reader(response, self._ask.what)
 
     async def _request(self) -> aiohttp.ClientResponse:

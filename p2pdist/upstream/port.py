@@ -37,6 +37,14 @@ class UpstreamPage:
     headers: dict[str, str]
 
 
+class UpstreamStream(ContentStream, Protocol):
+    """A blob's body from upstream; ``ranged`` False: upstream ignores ranges, and what came before ``start`` was sent,
+    and thrown away, too."""
+
+    @property
+    def ranged(self) -> bool: ...
+
+
 class Upstream(Protocol):
     """See the module's rules. Offsets, lengths and sizes are bytes."""
 
@@ -56,7 +64,7 @@ class Upstream(Protocol):
 
     def blob(
         self, repository: Repository, digest: Digest, offset: int = 0, length: int | None = None
-    ) -> AbstractAsyncContextManager[ContentStream]:
+    ) -> AbstractAsyncContextManager[UpstreamStream]:
         """The blob's bytes from ``offset``; where upstream ignores Range the adapter skips to it."""
 
     async def tags(self, repository: Repository, query: dict[str, str]) -> UpstreamPage:

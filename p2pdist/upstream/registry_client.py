@@ -19,14 +19,14 @@ from urllib.parse import urlencode
 from p2pdist.clock import Clock, SystemClock
 from p2pdist.errors import ConfigError, DeniedError, InvalidInputError
 from p2pdist.oci import media_types
-from p2pdist.oci.content import BlobStat, ContentStream
+from p2pdist.oci.content import BlobStat
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import MAX_MANIFEST
 from p2pdist.oci.reference import Repository
 from p2pdist.upstream import answers
 from p2pdist.upstream.blob_stream import BlobStream, head_blob
 from p2pdist.upstream.credentials import CredentialSource, HostCredentials
-from p2pdist.upstream.port import UpstreamManifest, UpstreamPage
+from p2pdist.upstream.port import UpstreamManifest, UpstreamPage, UpstreamStream
 from p2pdist.upstream.proxies import Proxies
 from p2pdist.upstream.registry_http import Ask, Environment, Observer, RegistryHttp
 from p2pdist.upstream.settings import RegistrySettings, UpstreamSettings
@@ -112,7 +112,7 @@ class RegistryClient:
 
     def blob(
         self, repository: Repository, digest: Digest, offset: int = 0, length: int | None = None
-    ) -> AbstractAsyncContextManager[ContentStream]:
+    ) -> AbstractAsyncContextManager[UpstreamStream]:
         return self._blob(repository, digest, offset, length)
 
     async def tags(self, repository: Repository, query: dict[str, str]) -> UpstreamPage:
@@ -171,7 +171,7 @@ class RegistryClient:
     @asynccontextmanager
     async def _blob(
         self, repository: Repository, digest: Digest, offset: int, length: int | None
-    ) -> AsyncIterator[ContentStream]:
+    ) -> AsyncIterator[UpstreamStream]:
         if offset < 0 or (length is not None and length < 0):
             raise InvalidInputError(f"offset {offset} and length {length} of a range cannot be negative")
         http = self._http(repository.registry)
