@@ -2,9 +2,10 @@
 
 Rules:
 - A tag is resolved once per ``tag_ttl`` for the whole cluster: by what this host knows, by what another host asked upstream
-  lately, else by upstream. Hosts that ask in the same moment take turns (lease.py), so that one of them asks.
-- In an outage the youngest resolution that is not older than ``tag_stale`` is served; upstream is then left alone for
-  ``DOWN_FOR`` seconds, so that only the first request of an outage waits for it in vain.
+  lately, else by upstream. Hosts that ask in the same moment take turns (lease.py), so that one of them asks. With a
+  ``tag_ttl`` of 0 every host asks upstream each time, and what is known serves in an outage only.
+- In an outage the youngest resolution that is not older than ``tag_stale`` is served. A registry that did not answer is
+  tried by one request in ``DOWN_FOR`` seconds; the others do not wait for it if they can be served without.
 - A host that was waited for in vain is not waited for again for ``IN_VAIN_FOR`` seconds: it may have died.
 - What upstream refuses (not found, denied) is refused; only its absence makes old knowledge good enough.
 """
@@ -15,7 +16,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from p2pdist.errors import DigestMismatchError, NotFoundError, P2PDistError, SourceError
+from p2pdist.errors import DeniedError, DigestMismatchError, NotFoundError, P2PDistError, SourceError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.media_types import acceptable
 from p2pdist.oci.reference import Repository
@@ -30,7 +31,7 @@ from p2pdist.transfer.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
-DOWN_FOR = 5.0
+DOWN_FOR = 10.0
 IN_VAIN_FOR = 60.0
 RECORDS_TRIED = 3
 _SELF = PeerId(bytes(20))
@@ -71,12 +72,16 @@ class ManifestService:
 
     async def _fresh_here(self, repository: Repository, tag: str) -> ServedManifest | None:
         entry = await self._context.store.tag(repository, tag)
-        if entry is None or not 0 <= self._age(entry) <= self._context.policy.tag_ttl:
+        if entry is None or not self._is_fresh(self._age(entry)):
             return None
         return await self._fetcher.held(entry.digest)
 
     def _age(self, entry: TagEntry) -> float:
         return self._context.clock.wall() - entry.resolved_at
+
+    def _is_fresh(self, age: float) -> bool:
+        ttl = self._context.policy.tag_ttl
+        return ttl > 0 and 0 <= age <= ttl
 
     async def _records(self, repository: Repository, tag: str) -> tuple[TagRecord, ...]:
         if not self._fetcher.shares(repository):
@@ -88,7 +93,7 @@ class ManifestService:
     ) -> ServedManifest | None:
         """By what another host was told by upstream within the ttl."""
         for record in (await self._records(repository, tag))[:RECORDS_TRIED]:
-            if record.age > self._context.policy.tag_ttl:
+            if not self._is_fresh(record.age):
                 return None
             told = tuple(each for each in near if each.peer == record.peer)
             served = await self._try_digest(repository, record.digest, told)
@@ -110,12 +115,11 @@ class ManifestService:
 
     async def _resolve(self, repository: Repository, tag: str) -> ServedManifest:
         served = await self._by_records(repository, tag)
+        if served is None and self._is_down(repository):
+            served = await self._stale(repository, tag)
         if served is not None:
             return served
-        if self._is_down(repository):
-            served = await self._stale(repository, tag)
-            if served is not None:
-                return served
+        self._begin_trial(repository)
         return await self._take_turns(repository, tag)
 
     async def _take_turns(self, repository: Repository, tag: str) -> ServedManifest:
@@ -123,6 +127,12 @@ class ManifestService:
         if not self._fetcher.shares(repository):
             return await self._by_upstream(repository, tag)
         discovery, wish = self._context.discovery, tag_wish(repository, tag)
+        if (
+            self._context.policy.tag_ttl <= 0
+        ):  # what others are told does not count, so there is no wait for it
+            served = await self._by_upstream(repository, tag)
+            self._tasks.create_task(self._tell(repository, tag, served, wish))
+            return served
         announcement = await discovery.announce(wish, complete=False)
         try:
             served = await self._by_those_ahead(repository, tag, announcement.providers)
@@ -145,9 +155,10 @@ class ManifestService:
         if not ahead:
             return await self._by_records(repository, tag, providers)
         async for _ in looks(self._context.clock, len(ahead)):
+            still = {each.peer for each in await self._context.discovery.find(tag_wish(repository, tag))}
             served = await self._by_records(repository, tag, providers)
-            if served is not None:
-                return served
+            if served is not None or not still.intersection(each.peer for each in ahead):
+                return served  # or those ahead were told nothing good, and took their wishes back
         self._in_vain = {peer: until for peer, until in self._in_vain.items() if until > now}
         self._in_vain.update((each.peer, now + IN_VAIN_FOR) for each in ahead)
         return None
@@ -155,6 +166,9 @@ class ManifestService:
     async def _by_upstream(self, repository: Repository, tag: str) -> ServedManifest:
         try:
             served = await self._ask_upstream(repository, tag)
+        except (NotFoundError, DeniedError):
+            self._down_until.pop(repository.registry, None)
+            raise
         except SourceError as error:
             self._down_until[repository.registry] = self._context.clock.now() + DOWN_FOR
             served_stale = await self._stale(repository, tag)
@@ -195,6 +209,11 @@ class ManifestService:
 
     def _is_down(self, repository: Repository) -> bool:
         return self._context.clock.now() < self._down_until.get(repository.registry, 0.0)
+
+    def _begin_trial(self, repository: Repository) -> None:
+        """A registry that was down is tried by this request; until it has an answer, others count it as down."""
+        if repository.registry in self._down_until:
+            self._down_until[repository.registry] = self._context.clock.now() + DOWN_FOR
 
     async def _stale(self, repository: Repository, tag: str) -> ServedManifest | None:
         """The youngest resolution that is not too old, and whose manifest can be had."""

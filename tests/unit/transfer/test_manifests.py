@@ -1,4 +1,4 @@
-"""Manifests on one host: tags fresh, expired, moved, stale and refused; manifests by digest from peers and upstream."""
+"""Manifests on one host: tags fresh, expired, moved and refused; manifests by digest from peers and upstream."""
 
 from __future__ import annotations
 
@@ -212,46 +212,6 @@ async def test_a_wall_clock_that_jumps_costs_at_most_a_question(wall: float) -> 
         world.manual.set_wall(world.clock.wall() + wall)
         assert (await agent.mirror.manifest(APP, "latest")).digest == digest
     assert kinds(world) == ["manifest", "manifest-head"]
-
-
-async def test_in_an_outage_the_last_resolution_is_served_as_stale() -> None:
-    world = World()
-    digest = tagged(world)
-    async with world.agent() as agent:
-        await agent.mirror.manifest(APP, "latest")
-        await world.manual.advance(3 * DAY)
-        world.upstream.down = True
-        served = await agent.mirror.manifest(APP, "latest")
-        assert (served.digest, served.stale) == (digest, True)
-        world.upstream.down = False
-        await world.manual.advance(6)
-        assert not (await agent.mirror.manifest(APP, "latest")).stale
-
-
-async def test_an_outage_is_waited_for_once_not_by_each_request() -> None:
-    world = World()
-    tagged(world)
-    async with world.agent() as agent:
-        await agent.mirror.manifest(APP, "latest")
-        await world.manual.advance(61)
-        world.upstream.down = True
-        for _ in range(10):
-            assert (await agent.mirror.manifest(APP, "latest")).stale
-        assert kinds(world) == ["manifest", "manifest-head"]
-        await world.manual.advance(6)
-        assert (await agent.mirror.manifest(APP, "latest")).stale
-    assert kinds(world) == ["manifest", "manifest-head", "manifest-head"]
-
-
-async def test_a_resolution_that_is_too_old_is_not_served() -> None:
-    world = World()
-    tagged(world)
-    async with world.agent() as agent:
-        await agent.mirror.manifest(APP, "latest")
-        await world.manual.advance(7 * DAY + 1)
-        world.upstream.down = True
-        with pytest.raises(UnreachableError):
-            await agent.mirror.manifest(APP, "latest")
 
 
 async def test_a_tag_that_upstream_no_longer_has_is_gone() -> None:
