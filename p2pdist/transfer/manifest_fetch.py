@@ -112,6 +112,8 @@ class ManifestFetcher:
                     return answer
                 if not there:
                     waiting.remove(provider)
+            still = {each.peer for each in await self._context.discovery.find(digest)}
+            waiting = [each for each in waiting if each.peer in still]
             if not waiting:
                 return None
         return None

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from p2pdist.clock import SystemClock
+from p2pdist.clock import Clock, SystemClock
 from p2pdist.errors import NotFoundError, ProtocolError, UnreachableError
 from p2pdist.oci.content import BlobStat, ContentStream
 from p2pdist.oci.digest import Digest
@@ -40,7 +40,7 @@ class Town:
     """What all agents share. ``policies`` by name override the default one."""
 
     upstream: MemoryUpstream = field(default_factory=lambda: MemoryUpstream("docker.io"))
-    clock: SystemClock = field(default_factory=SystemClock)
+    clock: Clock = field(default_factory=SystemClock)
     policies: dict[str, TransferPolicy] = field(default_factory=dict)
     agents: dict[PeerId, Member] = field(default_factory=dict)
 
