@@ -127,15 +127,11 @@ class ManifestService:
         if not self._fetcher.shares(repository):
             return await self._by_upstream(repository, tag)
         discovery, wish = self._context.discovery, tag_wish(repository, tag)
-        if (
-            self._context.policy.tag_ttl <= 0
-        ):  # what others are told does not count, so there is no wait for it
-            served = await self._by_upstream(repository, tag)
-            self._tasks.create_task(self._tell(repository, tag, served, wish))
-            return served
-        announcement = await discovery.announce(wish, complete=False)
+        served: ServedManifest | None = None
         try:
-            served = await self._by_those_ahead(repository, tag, announcement.providers)
+            if self._context.policy.tag_ttl > 0:  # else what others are told does not count
+                announcement = await discovery.announce(wish, complete=False)
+                served = await self._by_those_ahead(repository, tag, announcement.providers)
             if served is None:
                 served = await self._by_upstream(repository, tag)
         except BaseException:

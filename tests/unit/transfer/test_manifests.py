@@ -1,4 +1,4 @@
-"""Manifests on one host: tags fresh, expired, moved and refused; manifests by digest from peers and upstream."""
+"""Manifests on one host: tags fresh, expired, moved and refused (outages: test_tag_outages.py); manifests by digest."""
 
 from __future__ import annotations
 
