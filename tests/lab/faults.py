@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ class FaultPlan:
     ) -> None:
         self._scenario, self._network, self._agents, self._say = scenario, network, agents, say
         self._steps = [Step(f.at, describe(f), partial(self._begin, f)) for f in scenario.faults]
-        self._undone: list[Step] = []
+        self._endings: list[threading.Thread] = []
 
     def carry_out(self, now: float) -> None:
         """Everything whose time has come, in order."""
@@ -46,6 +47,7 @@ class FaultPlan:
         for step in [s for s in self._steps if s.what.startswith("end of")]:
             step.act()
         self._steps.clear()
+        self._await_endings()
 
     def _begin(self, fault: Fault) -> None:
         undo = self._do(fault)
@@ -57,8 +59,13 @@ class FaultPlan:
         hosts = [agent.host for agent in agents]
         everyone = [agent.host for agent in self._agents.all]
         if fault.kind in ("kill", "stop"):
+            number = signal.SIGKILL if fault.kind == "kill" else signal.SIGTERM
             for agent in agents:
-                agent.end(signal.SIGKILL if fault.kind == "kill" else signal.SIGTERM)
+                ending = threading.Thread(
+                    target=agent.end, args=(number,)
+                )  # SIGTERM takes its time, others' do not
+                ending.start()
+                self._endings.append(ending)
             return partial(self._start, agents)
         if fault.kind == "start":
             self._start(agents)
@@ -76,7 +83,13 @@ class FaultPlan:
         rest = others or [host for host in everyone if host not in hosts]
         return partial(network.undo, network.part(hosts, rest))
 
+    def _await_endings(self) -> None:
+        for ending in self._endings:
+            ending.join()
+        self._endings.clear()
+
     def _start(self, agents: Sequence[LabAgent]) -> None:
+        self._await_endings()
         for agent in agents:
             agent.start(self._scenario.settings)
 

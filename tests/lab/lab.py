@@ -35,7 +35,7 @@ COUNTERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "verify_failures": ("p2pdist_verify_failures_total", {}),
 }
 AGENTS = "p2pdist"  # the system whose costs are the agents'
-PATIENCE = 45.0  # seconds that a run waits for a quiet machine
+PATIENCE = 20.0  # seconds that a run waits for a quiet machine
 Say = Callable[[str], None]
 Watch = Callable[[float, Pulls], None]
 

@@ -11,7 +11,7 @@ from tests.lab.hit import Hit
 from tests.lab.measure import Machine
 from tests.lab.result import COLUMNS, MIB, Result, row, table
 
-TARGETS = (
+TARGETS: tuple[tuple[str, str, float, Callable[[Result], float]], ...] = (
     ("P1", "upstream copies", 1.02, lambda r: r.copies),
     ("P2", "makespan / T*", 1.10, lambda r: r.ratio),
     ("P3", "CPU-s/GB", 3.0, lambda r: r.cpu_per_gb),
@@ -79,9 +79,9 @@ def write(
     if importlib.util.find_spec("matplotlib") is None:
         say('no plots: matplotlib is not installed (pip install "p2pdist[bench]")')
     else:
-        from tests.lab.plots import draw
+        from tests.lab import plots
 
-        files = draw(directory, results)
+        files = plots.draw(directory, results)
         text += "\n## Plots\n\n" + "\n".join(f"![{file.stem}]({file.name})" for file in files) + "\n"
     (directory / "README.md").write_text(text)
     (directory / "data.json").write_text(data)

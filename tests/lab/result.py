@@ -70,9 +70,14 @@ class Result:
         """Makespan / T*."""
         return self.makespan / self.ideal
 
+    @property
+    def agent_copies(self) -> float:
+        """Upstream copies without what clients whose agent failed them fetched there themselves."""
+        return self.copies - self.fallback_bytes / self.size
+
     def record(self) -> dict[str, object]:
         """For JSON; what is not a number is null."""
-        plain = {**asdict(self), "ratio": self.ratio}
+        plain = {**asdict(self), "ratio": self.ratio, "agent_copies": self.agent_copies}
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
 
 
@@ -80,6 +85,7 @@ def unmet(result: Result, expect: Expect) -> list[str]:
     """What was expected and did not hold."""
     bounds = (
         ("copies", result.copies, expect.copies),
+        ("copies but for fallback", result.agent_copies, expect.agent_copies),
         ("makespan / T*", result.ratio, expect.ratio),
         ("CPU-s/GB", result.cpu_per_gb, expect.cpu_per_gb),
         ("peak RSS, MiB", result.peak_rss / MIB, expect.rss_mib),

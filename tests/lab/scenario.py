@@ -80,9 +80,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What must hold at the end; None asks nothing. ``ratio``: makespan / T*. ``failed``: pulls that may fail."""
+    """What must hold at the end; None asks nothing. ``ratio``: makespan / T*; ``failed``: pulls that may fail;
+    ``agent_copies``: upstream copies without what clients fetched there because their own agent failed them."""
 
     copies: float | None = None
+    agent_copies: float | None = None
     ratio: float | None = None
     cpu_per_gb: float | None = None
     rss_mib: float | None = None

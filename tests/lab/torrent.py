@@ -35,7 +35,7 @@ def make(directory: Path, target: Path) -> None:
 
 def run(plan: dict[str, Any]) -> None:
     """Share until the plan's ``until``; says when all is here. Keys: address, port, torrent, save, peers, start, until."""
-    session = lt.session({**SETTINGS, "listen_interfaces": f"{plan['address']}:{plan['port']}"})
+    session = lt.session({**SETTINGS, "listen_interfaces": f"{plan['address']}:{plan['port']}"})  # type: ignore[call-overload]  # its stubs know no plain dict
     parameters = lt.add_torrent_params()
     parameters.ti = lt.torrent_info(plan["torrent"])
     parameters.save_path = plan["save"]

@@ -69,6 +69,7 @@ def test_nothing_happens_before_its_time_and_nothing_twice() -> None:
     assert notes.taken == []
     faults.carry_out(2.0)
     faults.carry_out(3.0)
+    faults.undo_all()
     assert notes.taken == ["SIGKILL h1"]
 
 
@@ -78,7 +79,8 @@ def test_a_killed_agent_starts_again_when_the_fault_has_an_end() -> None:
     faults.carry_out(1)
     faults.carry_out(3)
 
-    assert notes.taken == ["SIGKILL h1", "SIGKILL h2", "start h1", "start h2"]
+    assert sorted(notes.taken[:2]) == ["SIGKILL h1", "SIGKILL h2"]
+    assert notes.taken[2:] == ["start h1", "start h2"]
 
 
 def test_what_came_due_together_is_done_in_order_of_time() -> None:
