@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
+from collections.abc import Iterator
 
 from aiohttp import web
 
@@ -28,14 +30,16 @@ class SwarmDoor:
     async def receive(self, request: web.Request) -> web.StreamResponse:
         """The handler of ``POST /p2p/v1/swarm``; answers when the sender has ended."""
         credentials = request[CREDENTIALS]
-        seal = self._auth.frames(credentials)
+        frames = FrameReader(self._auth.frames(credentials))
         try:
             while True:
                 async with asyncio.timeout(SILENCE):
-                    frame = await self._frame(request, seal)
-                if frame:
+                    data = await request.content.readany()
+                if not data:
+                    return web.Response(body=b"bye\n")
+                for frame in frames.feed(data):
                     await self._inbox.received(credentials.peer, frame)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except ConnectionError:
             return web.Response(body=b"bye\n")
         except (TimeoutError, ValueError) as error:
             logger.info("swarm link from peer %s ended: %r", credentials.peer.short, error)
@@ -43,14 +47,30 @@ class SwarmDoor:
             response.force_close()
             return response
 
-    async def _frame(self, request: web.Request, seal: FrameSeal) -> bytes:
-        length = int.from_bytes(await request.content.readexactly(4), "big")
-        if length == 0:
-            return b""
-        if length > MAX_FRAME:
-            raise ValueError(f"a frame of {length} bytes")
-        mac = await request.content.readexactly(FrameSeal.SIZE)
-        frame = await request.content.readexactly(length)
-        if mac != seal.next(frame):
-            raise ValueError("a frame that the sender did not make")
-        return frame
+
+class FrameReader:
+    """Cuts what arrives into frames and checks them; keeps at most one unfinished frame beside what came last."""
+
+    def __init__(self, seal: FrameSeal) -> None:
+        self._seal = seal
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The frames that are whole now; raises ValueError for a length or a MAC that the sender did not make."""
+        data = self._rest + data
+        at, head = 0, 4 + FrameSeal.SIZE
+        while len(data) - at >= 4:
+            length = int.from_bytes(data[at : at + 4], "big")
+            if length > MAX_FRAME:
+                raise ValueError(f"a frame of {length} bytes")
+            if length == 0:
+                at += 4
+                continue
+            if len(data) - at < head + length:
+                break
+            frame = data[at + head : at + head + length]
+            if not hmac.compare_digest(data[at + 4 : at + head], self._seal.next(frame)):
+                raise ValueError("a frame that the sender did not make")
+            at += head + length
+            yield frame
+        self._rest = data[at:]
