@@ -78,17 +78,14 @@ class Division:
         """Whether upstream may be asked now."""
         return not self.over and self.quiet_until <= now
 
-    def rivals(self, members: Iterable[Member], now: float) -> tuple[int, list[int]]:
-        """How many members claimed less so far, and the seeds of those that claimed as much; who has not claimed for
-        long follows, or stands back, and is no rival."""
-        fewer, equal = 0, []
-        for member in members:
-            if self._is_rival(member, now):
-                if member.claimed < self.claimed:
-                    fewer += 1
-                elif member.claimed == self.claimed:
-                    equal.append(member.seed)
-        return fewer, equal
+    def rivals(self, members: Collection[Member], now: float) -> tuple[int, list[int]]:
+        """How many members claimed less so far, and the seeds of those that claimed as much. Who has not claimed for
+        long follows, or stands back, and is no rival, unless nobody has."""
+        active = [member for member in members if self._is_rival(member, now)]
+        if not active:
+            return 0, [member.seed for member in members if not member.complete]
+        fewer = sum(member.claimed < self.claimed for member in active)
+        return fewer, [member.seed for member in active if member.claimed == self.claimed]
 
     def _is_rival(self, member: Member, now: float) -> bool:
         lately = now - max(self._settings.rival, 2.0 * self.spread.typical)
@@ -117,22 +114,26 @@ class Division:
 
     # -- what is on its way from upstream --
 
-    def begin(self, run: Iterable[int], giver: Member | None, leechers: int, now: float) -> None:
+    def begin(
+        self, run: Iterable[int], giver: Member | None, members: Collection[Member], now: float
+    ) -> None:
         """Claim pieces; ``giver`` None is upstream."""
         pieces = set(run)
         self.runs.append(pieces)
         self.claimed += len(pieces)
         for piece in pieces:
             self.flights[piece] = self.since[piece] = now
-            self.note_claim(piece, leechers, now, mine=True)
+            self.note_claim(piece, members, now, mine=True)
             if giver is not None:
                 self.givers[piece] = giver
 
-    def note_claim(self, piece: int, leechers: int, now: float, *, mine: bool) -> None:
-        """Watch how a claimed piece spreads among so many members that are not complete."""
+    def note_claim(self, piece: int, members: Collection[Member], now: float, *, mine: bool) -> None:
+        """Watch how a claimed piece spreads among the members that are not complete."""
         settings = self._settings
-        audience = leechers if leechers <= settings.core else settings.fan_out
-        self.spread.claimed(piece, math.ceil(audience * settings.spread_to), now, mine=mine)
+        leechers = [member for member in members if not member.complete]
+        audience = len(leechers) if len(leechers) <= settings.core else settings.fan_out
+        there = sum(piece in member.have for member in leechers)
+        self.spread.claimed(piece, math.ceil(audience * settings.spread_to) - there, now, mine=mine)
 
     def from_upstream(self, piece: int) -> bool:
         return piece in self.flights and piece not in self.givers

@@ -131,6 +131,8 @@ class Planner:
         complete = event.complete or len(event.have) == self.geometry.count
         for piece in self._members.restate(member, event.have, complete=complete):
             self._division.reopen(piece, now)
+        if not complete:
+            self._division.spread.reported(member.have, now)
         for piece in self._division.tails():
             self._cut(piece)
         self._note_claims(member, event.claims, now, joining=True)
@@ -199,7 +201,7 @@ class Planner:
                 continue
             if known is not None and known.member is not member:
                 self._leave_loser(piece, known.member)
-            self._division.note_claim(piece, self._choice.leechers, now, mine=False)
+            self._division.note_claim(piece, self._members.table.values(), now, mine=False)
             if self._choice.lacks(piece):
                 stand.append(piece)
         return stand
@@ -349,7 +351,7 @@ class Planner:
         if piece is None:
             return False
         seed = min(usable, key=lambda m: (m.load, not m.near, weight(m.seed ^ self._seed, piece)))
-        self._division.begin((piece,), seed, self._choice.leechers, now)
+        self._division.begin((piece,), seed, members.table.values(), now)
         self._out.append(ev.Tell(claim=(piece,)))
         self._ask(seed, piece, now)
         return True
@@ -357,7 +359,7 @@ class Planner:
     def _claim_from_upstream(self, now: float) -> bool:
         run = self._duty.run(self._starved(now), now) if self._division.upstream_open(now) else ()
         if run:
-            self._division.begin(run, None, self._choice.leechers, now)
+            self._division.begin(run, None, self._members.table.values(), now)
             self._out.append(ev.Tell(claim=run))
             self._out.append(ev.AskUpstream(run))
         return bool(run)

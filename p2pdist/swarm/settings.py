@@ -28,7 +28,7 @@ class PlannerSettings:
     spread_to: float = 0.5
     open_claims: int = 64
     race: float = 1.0
-    rival: float = 2.0
+    rival: float = 5.0
     fan_out: int = 16
     spare: float = 3.0
     longest_run: int = 32 * 1024 * 1024

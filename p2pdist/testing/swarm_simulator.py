@@ -124,6 +124,7 @@ class _Part:
         "outbox",
         "planner",
         "progress",
+        "runs",
         "stopped",
         "waiting",
     )
@@ -137,6 +138,7 @@ class _Part:
         self.incoming: dict[tuple[int, int], _Transfer] = {}
         self.waiting: dict[int, list[_Transfer]] = {}
         self.outbox: list[int] = []
+        self.runs: list[deque[int]] = []
         self.flushing = False
         self.stopped = False
 
@@ -333,6 +335,8 @@ class Simulation:
             dropped = part.incoming.pop((index, command.piece), None)
             if dropped is not None:
                 dropped.cancelled = True
+            if command.source is None:
+                self._left_run(part, command.piece)
         elif isinstance(command, ev.Tell):
             self._tell(part, command)
         else:
@@ -345,8 +349,24 @@ class Simulation:
             failed = ev.UpstreamFailed(pieces, final=False, retry_after=0.5)
             self._at(self._now + self._scenario.latency, self._deliver, part, failed)
             return
-        for piece in pieces:
-            self._activate(self._prepare(self._origin.parts[part.blob], part, piece))
+        part.runs.append(deque(pieces))
+        self._next_of_run(part, part.runs[-1])
+
+    def _next_of_run(self, part: _Part, run: deque[int]) -> None:
+        """A run is one response: its pieces come one after the other."""
+        if run:
+            self._activate(self._prepare(self._origin.parts[part.blob], part, run[0]))
+        else:
+            part.runs.remove(run)
+
+    def _left_run(self, part: _Part, piece: int) -> None:
+        """The piece has come, or is no more wanted of upstream."""
+        for run in list(part.runs):
+            if run and run[0] == piece:
+                run.popleft()
+                self._next_of_run(part, run)
+            elif piece in run:
+                run.remove(piece)
 
     def _tell(self, part: _Part, command: ev.Tell) -> None:
         part.outbox.extend(command.have)
@@ -441,6 +461,8 @@ class Simulation:
         chunk = self._chunk[transfer.at.blob]
         if host is self._origin:
             self._upstream_bytes += chunk
+            if transfer.sent == transfer.total:
+                self._left_run(transfer.to, transfer.piece)
         elif host.link.zone != receiver.link.zone:
             self._far_bytes += chunk
         arrival = max(self._now, receiver.downlink_free) + chunk / receiver.link.down
