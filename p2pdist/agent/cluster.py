@@ -14,6 +14,7 @@ from p2pdist.agent.hooks import CountPeerClient, CountPeerServer
 from p2pdist.agent.identity import outgoing_address
 from p2pdist.api.peer import PartialBlob, Partials, PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import PeerListener
+from p2pdist.api.server import explain_bind_failure
 from p2pdist.clock import Clock
 from p2pdist.config.model import Config, PeerConfig
 from p2pdist.discovery.node import DiscoveryNode
@@ -108,7 +109,7 @@ async def _listen(config: Config, app: web.Application, tls: PeerTls | None) -> 
     try:
         await listener.start(address.host, address.port, tls.server_context() if tls else None)
     except OSError as error:
-        raise ConfigError(f"peer.listen: cannot listen on {address}: {error.strerror or error}") from error
+        raise ConfigError(explain_bind_failure("peer.listen", address.host, address.port, error)) from error
     return listener
 
 
@@ -129,9 +130,8 @@ async def _start_discovery(
     try:
         await node.start()
     except OSError as error:
-        raise ConfigError(
-            f"peer.listen: cannot take UDP port {port} of {config.peer.listen.host}: {error.strerror or error}"
-        ) from error
+        host = config.peer.listen.host
+        raise ConfigError(explain_bind_failure("peer.listen", host, port, error, udp=True)) from error
     return node
 
 

@@ -16,6 +16,7 @@ from typing import cast
 from aiohttp import web
 
 from p2pdist.api.peer_gate import ProvenConnection
+from p2pdist.api.server import SERVER
 
 _MAX_HEADER_LINE = 4096
 _MAX_HEADERS = 32
@@ -38,6 +39,7 @@ class PeerListener:
     def __init__(
         self, app: web.Application, limits: ConnectionLimits | None = None, *, grace: float = 1.0
     ) -> None:
+        app.on_response_prepare.append(_name_server)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=grace)
         self._door = _Door(limits or ConnectionLimits())
         self._server: asyncio.Server | None = None
@@ -79,6 +81,10 @@ class PeerListener:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
+
+
+async def _name_server(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = SERVER
 
 
 class _Door:
@@ -163,7 +169,7 @@ class _PeerConnection(web.RequestHandler, ProvenConnection):
         """What is not HTTP gets a constant answer, and no line in the log: strangers must not be able to fill it."""
         if status != 400:
             return super().handle_error(request, status, exc, message)
-        response = web.Response(status=400, body=b"bad request\n")
+        response = web.Response(status=400, body=b"bad request\n", headers={"Server": SERVER})
         response.force_close()
         return response
 

@@ -26,7 +26,7 @@ _TLS_HANDSHAKE = b"\x16"  # RFC 8446 section 5.1, ContentType handshake
 _MAX_HEADER_LINE = 8190
 _MAX_HEADERS = 64
 _MAX_PORT = 65535
-_SERVER = "p2pdist"
+SERVER = "p2pdist"  # and no version: strangers need not know what this is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Listener:
             )
         except OSError as error:
             await self._runner.cleanup()
-            raise ConfigError(_explain(self._settings.key, host, port, error)) from error
+            raise ConfigError(explain_bind_failure(self._settings.key, host, port, error)) from error
         bound = self._server.sockets[0].getsockname()
         self._address = (bound[0], bound[1])
 
@@ -114,7 +114,7 @@ class Listener:
             connection.abort()
 
     async def _finish_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        response.headers["Server"] = _SERVER
+        response.headers["Server"] = SERVER
         if self._draining:
             response.headers["Connection"] = "close"
 
@@ -188,18 +188,19 @@ class _Connection(web.RequestHandler):
         """What is not HTTP gets a constant answer and no line in the log, which noise must not be able to fill."""
         if status != 400:
             return super().handle_error(request, status, exc, message)
-        headers = {"Content-Type": "text/plain", "Server": _SERVER}
+        headers = {"Content-Type": "text/plain", "Server": SERVER}
         response = web.Response(status=400, body=b"bad request\n", headers=headers)
         response.force_close()
         return response
 
 
-def _explain(key: str, host: str, port: int, error: OSError) -> str:
-    """What is wrong with an address to listen on, and how to mend it."""
+def explain_bind_failure(key: str, host: str, port: int, error: OSError, *, udp: bool = False) -> str:
+    """What is wrong with the address in the configuration's ``key``, and how to mend it."""
     where = f"{key} = {f'[{host}]' if ':' in host else host}:{port}"
     if error.errno == errno.EADDRINUSE:
+        kind, option = ("UDP: ", "u") if udp else ("", "t")
         return (
-            f"{where}: another program listens there already (ss -ltnp 'sport = :{port}' names it); "
+            f"{where}: {kind}another program listens there already (ss -l{option}np 'sport = :{port}' names it); "
             f"stop it, or set {key} to a free port"
         )
     if error.errno in (errno.EACCES, errno.EPERM):

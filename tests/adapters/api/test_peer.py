@@ -112,6 +112,7 @@ async def test_strangers_get_one_constant_answer_for_everything(bench: PeerBench
         status, headers, body = answers.pop()
         assert (status, body) == (401, b"unauthorized\n")
         assert "P2PDist" not in headers
+        assert "('Server', 'p2pdist')" in headers
         assert set(seed.hooks.refusals) == {Refusal.MALFORMED}
         assert seed.shelf.open_readers == 0
 
@@ -238,6 +239,8 @@ async def test_noise_is_answered_briefly_and_not_logged(
         except ConnectionError:
             answer = b""
         assert len(answer) < 300
+        assert b"Python" not in answer
+        assert b"aiohttp" not in answer
     assert not caplog.records
 
 

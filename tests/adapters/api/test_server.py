@@ -69,7 +69,9 @@ async def test_what_is_not_http_is_refused_and_closed_without_a_line_in_the_log(
 ) -> None:
     reader, writer = await edge.connect()
     writer.write(noise)
-    assert (await read_to_end(reader)).startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+    answer = await read_to_end(reader)
+    assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+    assert b"\r\nServer: p2pdist\r\n" in answer
     writer.close()
     assert caplog.messages == []
     assert (await edge.get("/v2/")).status == 200
