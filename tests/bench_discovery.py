@@ -130,7 +130,7 @@ async def measure(nodes: int, dead: float, records: int, flash: int, age: float,
     print(f"  idle: {(time.process_time() - cpu) / 3 / len(alive) * 100:.3f} % of a core per node")
     totals: Counter[str] = Counter()
     for node in alive:
-        totals.update(node.counters())
+        totals.update({**node.counters(), **node.state()})
     print(f"  counters {dict(totals)}")
     await asyncio.gather(*(node.abort() for node in alive))
 

@@ -53,7 +53,6 @@ class Backend:
         self._started = cases.context.clock.now()
         self._reasons = ["starting"]
         self._listeners: dict[str, str] = {}
-        self.clients = 0
 
     # -- the agent's own word on itself --
 
@@ -77,9 +76,9 @@ class Backend:
             committed=usage.committed, reserved=usage.reserved, quota=usage.quota, blobs=usage.blobs
         )
         self._metrics.set_peers(len(self._cluster.discovery.contacts()), len(self._banned()))
-        self._metrics.set_transfers(fetches=len(self._cases.blobs.fetches()), clients=self.clients)
+        self._metrics.set_fetches(len(self._cases.blobs.fetches()))
         if self._cluster.node is not None:
-            self._metrics.set_dht(self._cluster.node.counters())
+            self._metrics.set_dht(self._cluster.node.counters(), self._cluster.node.state())
         return self._metrics.render(accept)
 
     def _banned(self) -> set[PeerId]:
@@ -109,7 +108,7 @@ class Backend:
             },
             **self._metrics.totals(),
             "listeners": self._listeners,
-            "warnings": [],
+            "warnings": list(self._config.warnings),
         }
 
     async def peers(self) -> list[dict[str, Any]]:

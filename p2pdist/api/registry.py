@@ -36,6 +36,7 @@ from p2pdist.api.target import (
     TagsTarget,
     parse_target,
 )
+from p2pdist.api.unconfigured import UnconfiguredLog
 from p2pdist.errors import P2PDistError
 from p2pdist.oci.content import BlobStat
 from p2pdist.oci.digest import Digest
@@ -57,6 +58,12 @@ _LINK = re.compile(r"<([^>]*)>(.*)", re.DOTALL)
 
 class RegistryHooks(Protocol):
     """Told of what goes to clients; each call is cheap and must not raise."""
+
+    def on_begun(self) -> None:
+        """A client asked for a manifest's or blob's body; ``on_ended`` follows exactly once."""
+
+    def on_ended(self) -> None:
+        """That body was delivered, refused, or broken off."""
 
     def on_delivered(self, registry: str, source: str, size: int) -> None:
         """The kernel took ``size`` more body bytes for a client; ``source`` is store, peer or upstream."""
@@ -131,6 +138,7 @@ class _RegistryEdge:
         self._mirror = mirror
         self._hooks = hooks
         self._settings = settings
+        self._unconfigured = UnconfiguredLog()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Every request; raises nothing but cancellation."""
@@ -155,6 +163,7 @@ class _RegistryEdge:
     def _check_allowed(self, target: AnyTarget) -> None:
         registry = target.repository.registry
         if not self._mirror.allows(registry):
+            self._unconfigured.refused(registry, time.monotonic())
             raise Refusal(
                 403,
                 ErrorCode.DENIED,
@@ -170,6 +179,7 @@ class _RegistryEdge:
             except P2PDistError as error:
                 return _refuse(request, error, missing)
         pull = PullRecord(target, time.monotonic())
+        self._hooks.on_begun()
         try:
             if isinstance(target, ManifestTarget):
                 return await self._get_manifest(request, target, pull)
@@ -187,6 +197,7 @@ class _RegistryEdge:
             pull.status = response.status
             return response
         finally:
+            self._hooks.on_ended()
             pull.log(request.headers.get("User-Agent", ""), time.monotonic())
 
     async def _head(self, request: web.Request, target: ManifestTarget | BlobTarget) -> web.StreamResponse:

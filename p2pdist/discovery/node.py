@@ -127,11 +127,13 @@ class DiscoveryNode:
         return self._server.port
 
     def counters(self) -> Mapping[str, int]:
-        """Datagrams ``in`` and ``out``, those refused by reason, requests ``unanswered``; and, as of now, ``contacts``,
-        ``records`` and ``keys`` held for others and ``announced`` by this agent."""
+        """Since the start: datagrams ``in`` and ``out``, those refused by reason, requests ``unanswered``."""
+        return dict(self._server.protocol.counts)
+
+    def state(self) -> Mapping[str, int]:
+        """As of now: ``contacts``; ``records`` and ``keys`` held for others; keys ``announced`` by this agent."""
         held = self._server.records
         return {
-            **self._server.protocol.counts,
             "contacts": len(self._server.table),
             "records": len(held),
             "keys": held.keys,

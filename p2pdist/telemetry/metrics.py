@@ -25,7 +25,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -37,7 +37,7 @@ UPSTREAM_KINDS: Final = ("manifest", "blob", "tags", "referrers", "token", "ping
 PULL_KINDS: Final = ("manifest", "blob")
 OTHER: Final = "other"
 _SECONDS: Final = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-_MAX_DHT_COUNTERS: Final = 64
+_MAX_DHT_SERIES: Final = 64
 
 
 class Metrics:
@@ -53,7 +53,7 @@ class Metrics:
         self._define_events()
         self._define_state()
         self._start_at_zero()
-        self._dht = _DhtCounters()
+        self._dht = _DhtSeries()
         self.registry.register(self._dht)
         ProcessCollector(registry=self.registry)
         build = Gauge("p2pdist_build_info", "Always 1.", ("version", "python"), registry=self.registry)
@@ -148,6 +148,14 @@ class Metrics:
         labels = (_one_of(kind, PULL_KINDS), _one_of(source, SOURCES))
         self._pull_seconds.labels(*labels).observe(max(0.0, seconds))
 
+    def on_begun(self) -> None:
+        """A runtime asked for a body."""
+        self._active.labels("client").inc()
+
+    def on_ended(self) -> None:
+        """It has it, or will not get it."""
+        self._active.labels("client").dec()
+
     # -- between agents, and from upstream --
 
     def received(self, source: str, size: int) -> None:
@@ -194,14 +202,15 @@ class Metrics:
         self._peers.set(known)
         self._banned.set(banned)
 
-    def set_transfers(self, *, fetches: int, clients: int) -> None:
-        """What is in progress."""
-        self._active.labels("fetch").set(fetches)
-        self._active.labels("client").set(clients)
+    def set_fetches(self, count: int) -> None:
+        """How many manifests and blobs are being fetched for this host."""
+        self._active.labels("fetch").set(count)
 
-    def set_dht(self, counters: Mapping[str, int]) -> None:
-        """Event counters of the DHT, each since its start; shown as ``p2pdist_dht_events_total{event}``."""
-        self._dht.counters = dict(list(counters.items())[:_MAX_DHT_COUNTERS])
+    def set_dht(self, events: Mapping[str, int], state: Mapping[str, int]) -> None:
+        """What the DHT counted since its start (``p2pdist_dht_events_total{event}``), and what it holds now
+        (``p2pdist_dht_state{what}``)."""
+        self._dht.events = dict(list(events.items())[:_MAX_DHT_SERIES])
+        self._dht.state = dict(list(state.items())[:_MAX_DHT_SERIES])
 
     # -- reading --
 
@@ -235,17 +244,21 @@ class Metrics:
         return registry if registry in self._registries else OTHER
 
 
-class _DhtCounters(Collector):
-    """Counters that someone else counts."""
+class _DhtSeries(Collector):
+    """What someone else counts."""
 
     def __init__(self) -> None:
-        self.counters: dict[str, int] = {}
+        self.events: dict[str, int] = {}
+        self.state: dict[str, int] = {}
 
     def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily("p2pdist_dht_events", "Events of the DHT.", labels=("event",))
-        for name, count in sorted(self.counters.items()):
-            family.add_metric((name[:64],), count)
-        yield family
+        events = CounterMetricFamily("p2pdist_dht_events", "Events of the DHT.", labels=("event",))
+        state = GaugeMetricFamily("p2pdist_dht_state", "What this member of the DHT holds.", labels=("what",))
+        for name, count in sorted(self.events.items()):
+            events.add_metric((name[:64],), count)
+        for name, count in sorted(self.state.items()):
+            state.add_metric((name[:64],), count)
+        yield from (events, state)
 
 
 def _one_of(value: str, known: tuple[str, ...]) -> str:

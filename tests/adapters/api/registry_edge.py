@@ -27,6 +27,13 @@ class Counts:
 
     delivered: Counter[tuple[str, str]] = field(default_factory=Counter)
     pulled: list[tuple[str, str]] = field(default_factory=list)
+    open: int = 0
+
+    def on_begun(self) -> None:
+        self.open += 1
+
+    def on_ended(self) -> None:
+        self.open -= 1
 
     def on_delivered(self, registry: str, source: str, size: int) -> None:
         assert size > 0

@@ -347,3 +347,13 @@ async def test_one_log_line_a_pull(edge: Edge, caplog: pytest.LogCaptureFixture)
     assert (third["status"], third["bytes"]) == (404, 0)
     assert "outcome" in third
     assert caplog.messages[0] == "served manifest docker.io/library/nginx:v1"
+
+
+async def test_a_registry_that_is_not_configured_leaves_one_line_in_the_log(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert (await edge.get("/v2/app/manifests/v1?ns=other.test")).status == 403
+        assert (await edge.head("/v2/other.test/app/manifests/v1")).status == 403
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "registry other.test is not configured here" in caplog.messages[0]

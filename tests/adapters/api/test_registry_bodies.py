@@ -192,10 +192,12 @@ async def test_the_client_has_the_first_bytes_while_the_rest_is_still_to_come(ed
     async with edge.session.get(edge.url(blob_path(digest))) as response:
         start = await response.content.readexactly(100_000)
         await until(lambda: edge.counts.total == 100_000)
+        assert edge.counts.open == 1
         assert blob.gate is not None
         blob.gate.set()
         assert start + await response.read() == DATA
     assert edge.counts.delivered == {("docker.io", "upstream"): len(DATA)}
+    await until(lambda: edge.counts.open == 0)
 
 
 @pytest.mark.parametrize(
@@ -283,6 +285,7 @@ async def test_a_client_that_leaves_before_the_first_byte_is_noticed(edge: Edge)
     await until(lambda: len(edge.mirror.deliveries) == 1)
     writer.close()
     await until(lambda: edge.mirror.deliveries[0].closed)
+    await until(lambda: edge.counts.open == 0)
     assert edge.listener.connections == 0
 
 

@@ -164,23 +164,23 @@ class TestLeavingAndComingBack:
         port = bert.port
         await cluster.crash(bert)
         bert = await cluster.add(name="bert", port=port, bootstrap=(f"127.0.0.1:{anna.port}",))
-        assert bert.counters()["records"] == 0
+        assert bert.state()["records"] == 0
 
         await anna._publisher.hand_over()
 
-        assert bert.counters()["records"] == 2
+        assert bert.state()["records"] == 2
 
     async def test_renewal_puts_back_what_a_node_lost(self, cluster: Cluster) -> None:
         nodes = await cluster.grow(4)
         for number in range(60):
             await nodes[0].announce(digest(number))
         nodes[1]._server.records.leave(peer_of(nodes[0]))
-        assert nodes[1].counters()["records"] == 0
+        assert nodes[1].state()["records"] == 0
 
         await nodes[0]._publisher.renew()
 
-        assert nodes[1].counters()["records"] == 60
-        assert nodes[0].counters()["announced"] == 60
+        assert nodes[1].state()["records"] == 60
+        assert nodes[0].state()["announced"] == 60
 
     async def test_contacts_are_kept_over_a_restart(self, cluster: Cluster, tmp_path: Path) -> None:
         file = tmp_path / "dht-contacts.json"
@@ -309,7 +309,7 @@ class TestStrangers:
         anna, bert, member = await cluster.add(), await cluster.add(), strangers()
         member.send(bert, member.request(anna, Method.ANNOUNCE, (bytes(20), 1000, True, "")))
         await until(lambda: bert.counters().get("misdirected", 0) == 1)
-        assert bert.counters()["records"] == 0
+        assert bert.state()["records"] == 0
 
     async def test_a_copied_data_directory_is_named(
         self, cluster: Cluster, caplog: pytest.LogCaptureFixture
@@ -341,7 +341,7 @@ class TestStrangers:
         anna, member = await cluster.add(), strangers()
         member.send(anna, member.sealed(payload))
         await until(lambda: anna.counters().get("malformed", 0) == 1)
-        assert anna.counters()["records"] == 0
+        assert anna.state()["records"] == 0
         assert member.heard_nothing()
 
     async def test_an_answer_in_anothers_name_does_not_count(

@@ -100,14 +100,23 @@ def test_state_is_what_was_set_last() -> None:
     metrics = Metrics([], "1")
     metrics.set_store(committed=100, reserved=5, quota=1000, blobs=3)
     metrics.set_peers(7, banned=1)
-    metrics.set_transfers(fetches=2, clients=4)
-    metrics.set_dht({"lookups": 5, "announces": 6})
+    metrics.set_fetches(2)
+    metrics.set_dht({"in": 5, "out": 6}, {"contacts": 4})
     metrics.set_store(committed=90, reserved=0, quota=1000, blobs=2)
     found = lines(metrics)
     assert (found["p2pdist_store_bytes"], found["p2pdist_store_blobs"]) == (90, 2)
     assert (found["p2pdist_peers"], found["p2pdist_peers_banned"]) == (7, 1)
-    assert found['p2pdist_transfers{kind="client"}'] == 4
-    assert found['p2pdist_dht_events_total{event="lookups"}'] == 5
+    assert found['p2pdist_transfers{kind="fetch"}'] == 2
+    assert found['p2pdist_dht_events_total{event="in"}'] == 5
+    assert found['p2pdist_dht_state{what="contacts"}'] == 4
+
+
+def test_bodies_on_their_way_to_runtimes_are_those_begun_and_not_ended() -> None:
+    metrics = Metrics([], "1")
+    for _ in range(3):
+        metrics.on_begun()
+    metrics.on_ended()
+    assert lines(metrics)['p2pdist_transfers{kind="client"}'] == 2
 
 
 def test_pull_seconds_is_a_histogram_by_kind_and_source() -> None:
@@ -130,9 +139,10 @@ def test_no_value_from_outside_becomes_a_series(text: str, code: int | str) -> N
     metrics.received(text, 1)
     metrics.verify_failed(text)
     metrics.upstream_response(text, text, code)
-    metrics.set_dht({f"event{number}": number for number in range(1000)})
+    many = {f"event{number}": number for number in range(1000)}
+    metrics.set_dht(many, many)
     # One registry's three, a histogram, and one each of the others, whatever the text.
-    assert len(lines(metrics)) <= before + 8 + 20 + 64
+    assert len(lines(metrics)) <= before + 8 + 20 + 2 * 64
     assert not re.search(r'code="(?!error|\d\d\d")', metrics.render()[0].decode())
 
 
