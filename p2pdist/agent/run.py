@@ -22,6 +22,8 @@ logger = logging.getLogger("p2pdist.agent")
 def run_agent(config: Config) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Raises ConfigError and StoreError when it cannot start."""
     set_up_logging(config.agent.log_level, config.agent.log_format)
+    for warning in config.warnings:
+        logger.warning("configuration: %s", warning)
     _raise_open_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
