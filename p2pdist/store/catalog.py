@@ -10,9 +10,10 @@ Rules:
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from p2pdist.errors import InvalidInputError, StoreError, StoreFullError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Reference, Repository
 from p2pdist.store.index import parse_reference_key, reference_key
+from p2pdist.store.layout import RECORD_MODE
 from p2pdist.store.port import TagEntry
 from p2pdist.store.tags import MAX_HISTORY, MAX_TAGS, TagKey
 
@@ -77,6 +79,8 @@ class Catalog:
             self._connection = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
+        with suppress(OSError):  # SQLite tells what is wrong; it would make a file that everyone can read
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, RECORD_MODE))
         connection = sqlite3.connect(self._path, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")

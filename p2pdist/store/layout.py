@@ -8,7 +8,8 @@
 
 Rules: nothing is written into a directory that is not ours. A file under blobs/ is whole: it gets there by rename,
 after its digest was checked and its bytes were synced. Its mode says whether other hosts may have it (``SHARED_MODE``)
-or not (``PRIVATE_MODE``), so that this outlives the catalog.
+or not (``PRIVATE_MODE``), so that this outlives the catalog. Other users of this host cannot look into a directory that
+was made here (``DIRECTORY_MODE``), nor read what names repositories (``RECORD_MODE``) in one that was made by others.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from p2pdist.oci.digest import Digest
 from p2pdist.retention.policy import Candidate
 
 LAYOUT_VERSION = 1
+DIRECTORY_MODE = 0o750
+RECORD_MODE = 0o640
 SHARED_MODE = 0o644
 PRIVATE_MODE = 0o600
 _MARKER = "p2pdist.json"
@@ -75,7 +78,7 @@ class Layout:
         Raises StoreError: not a directory, someone else's, of a newer version, in use, or not writable.
         """
         try:
-            data.mkdir(parents=True, exist_ok=True)
+            data.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
             fresh = _check_owner(data)
             layout = cls(data, _lock(data))
         except FileExistsError as error:
@@ -153,7 +156,7 @@ class Layout:
 
     def _replace(self, path: Path, body: bytes, workplace: Path) -> None:
         temporary = workplace / f"{path.name}.tmp"
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=_open_record) as file:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
@@ -180,6 +183,10 @@ class Layout:
             elif path.suffix == ".part":
                 found.append((digest, path.stat().st_mtime))
         return sorted(found, key=lambda item: item[1])
+
+
+def _open_record(path: str, flags: int) -> int:
+    return os.open(path, flags, RECORD_MODE)
 
 
 def sync_directory(path: Path) -> None:

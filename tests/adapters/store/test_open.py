@@ -108,6 +108,25 @@ async def test_one_agent_per_directory(tmp_path: Path, reopen: OpenStore) -> Non
     await reopen()  # and a refused one does not keep the lock
 
 
+async def test_other_users_of_the_host_learn_nothing_of_repositories(
+    tmp_path: Path, reopen: OpenStore
+) -> None:
+    store = await reopen()
+    await store.record_tag(tag_entry(content(100)))
+    data = tmp_path / "data"
+    names = ("catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm", "store/index.json")
+    modes = {name: (data / name).stat().st_mode & 0o777 for name in names}
+    assert modes == dict.fromkeys(names, 0o640)
+    assert data.stat().st_mode & 0o777 == 0o750
+
+
+async def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path, reopen: OpenStore) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o755)
+    await reopen()
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o755
+
+
 UNWRITABLE = """
 import asyncio, os, sys
 from pathlib import Path
