@@ -72,12 +72,11 @@ def peers(as_json: bool, admin: str | None, config: Path | None) -> None:
         return
     rows = entries(answer, "peers")
     print_table(
-        ("PEER", "ADDRESS", "ZONE", "STATE", "RTT", "SEEN"),
+        ("PEER", "ADDRESS", "STATE", "RTT", "SEEN"),
         [
             (
                 str(row.get("peer", "-"))[:10],
                 row.get("endpoint") or row.get("address") or "-",
-                row.get("zone") or "-",
                 row.get("state") or "-",
                 human_seconds(row.get("rtt")),
                 f"{human_seconds(row.get('seen'))} ago" if row.get("seen") is not None else "-",

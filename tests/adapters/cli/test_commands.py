@@ -94,6 +94,7 @@ def test_peers(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     assert "ababababab" in printed
     assert "10.0.0.2:5051" in printed
     assert "3ms" in printed
+    assert "ZONE" not in printed  # nobody tells it
     admin.answers["GET /peers"] = {"peers": []}
     assert run(["peers", "--admin", admin.address]) == 0
     assert "alone" in capsys.readouterr().err
