@@ -1,4 +1,4 @@
-"""How quickly, and how surely, a record is found: many DHT nodes in one process, some of them freshly dead (P11).
+"""How quickly, and how surely, a record is found: many DHT nodes in one process, some of them freshly dead.
 
     python -m tests.bench_discovery --nodes 300 --dead 0.1 --records 200
 

@@ -11,7 +11,8 @@ from p2pdist.wire.records import MAX_ZONE, PeerId
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The DHT's numbers. The defaults were tuned with tests/bench_discovery.py (DESIGN.md, P11).
+    """The DHT's numbers. The defaults were tuned with tests/bench_discovery.py, so that among 300 members, a tenth of them
+    freshly dead, every record announced a second ago is found, half of them within 20 ms and 99 % within 100 ms.
 
     A record lives on the ``replicas`` nearest members and is found when ``enough`` of them have told what they hold.
     ``hedge``: a contact that has not answered for so long is no longer waited for by this lookup, though its answer

@@ -1,4 +1,4 @@
-"""Where each byte came from, and whether a client has had it yet: what makes the savings exact (P9).
+"""Where each byte came from, and whether a client has had it yet: what makes the savings exact.
 
 Rules:
 - A byte that was fetched for this host is charged to its source (peer or upstream) the first time a client gets it.

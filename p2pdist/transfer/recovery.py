@@ -1,4 +1,4 @@
-"""What happens when a blob is whole and its digest does not hold (DESIGN.md section 7, "Prove").
+"""What happens when a blob is whole and its digest does not hold.
 
 Rules:
 - It is fetched again: from upstream alone; failing that, from one peer at a time, which proves who tells the truth.

@@ -1,4 +1,4 @@
-"""The demo's images: DESIGN's worked example, three services over shared layers, as an OCI layout on disk."""
+"""The demo's images: three services over shared layers, as an OCI layout on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9 at any moment (promise P7), with a real process that is really killed."""
+"""kill -9 at any moment, with a real process that is really killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P9: whatever clients ask for, whoever leaves, whichever source fails: the bytes by source are what the sources sent."""
+"""Whatever clients ask for, whoever leaves, whichever source fails: the bytes by source are what the sources sent."""
 
 from __future__ import annotations
 
