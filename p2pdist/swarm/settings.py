@@ -35,7 +35,7 @@ class PlannerSettings:
     rank_delay: float = 0.1
     wanted_ranks: int = 2
     core: int = 32
-    follow_patience: float = 5.0
+    follow_patience: float = 8.0
     stall: float = 3.0
     claim_stale: float = 4.0
     upstream_stall: float = 15.0

@@ -420,3 +420,67 @@ def test_without_eagerness_only_wanted_pieces_are_fetched() -> None:
     assert upstream(plan.handle(ev.PieceHeld(5), 0.2)) == []
     plan.handle(joined(ANN, 0, 6), 0.3)
     assert asked(plan.handle(ev.Wanted((6,)), 0.4)) == [(ANN, 6)]
+
+
+# -- take-overs and divided seeds --
+
+
+def test_a_late_claim_of_another_takes_the_piece_over_from_the_first_claimer() -> None:
+    piece = theirs(ANN, BOB, ME)
+    plan = planner(pieces=64, held=tuple(p for p in range(64) if p != piece), rank_delay=9.0)
+    plan.handle(joined(ANN), 0.0)
+    plan.handle(joined(BOB), 0.0)
+    plan.handle(TICK, 0.0)
+    assert asked(plan.handle(ev.MemberClaims(ANN, (piece,)), 0.1)) == [(ANN, piece)]
+    commands = plan.handle(ev.MemberClaims(BOB, (piece,)), 3.0)
+    assert commands == [ev.Drop(piece, ANN), ev.AskPeer(BOB, piece)]
+
+
+def test_a_claim_of_which_no_byte_came_ends_when_a_neighbour_holds_the_piece() -> None:
+    plan = planner(pieces=2, rank_delay=0.0)
+    plan.handle(joined(ANN), 0.0)
+    (piece,) = claimed(plan.handle(TICK, 0.0))
+    commands = plan.handle(ev.MemberHas(ANN, (piece,)), 0.1)
+    assert commands[:3] == [ev.Drop(piece, None), ev.Tell(release=(piece,)), ev.AskPeer(ANN, piece)]
+
+
+def test_a_claim_that_is_under_way_is_finished_though_a_neighbour_holds_the_piece() -> None:
+    plan = planner(pieces=2, rank_delay=0.0)
+    plan.handle(joined(ANN), 0.0)
+    (piece,) = claimed(plan.handle(TICK, 0.0))
+    plan.handle(ev.Progressed(piece, None), 0.1)
+    assert not released(plan.handle(ev.MemberHas(ANN, (piece,)), 0.2))
+
+
+def divided(pieces: int = 1) -> tuple[Planner, int]:
+    """Ann holds everything; we and Bob share what she sends; the piece that is ours comes from her."""
+    plan = planner(pieces=pieces, rank_delay=0.0)
+    plan.handle(joined(ANN, complete=True), 0.0)
+    plan.handle(joined(BOB), 0.0)
+    (piece,) = claimed(plan.handle(TICK, 0.0))
+    return plan, piece
+
+
+def test_a_piece_claimed_from_a_seed_is_given_up_to_the_winner_of_a_race() -> None:
+    piece = theirs(BOB, ME)
+    plan = planner(pieces=64, held=tuple(p for p in range(64) if p != piece), rank_delay=0.0)
+    plan.handle(joined(ANN, complete=True), 0.0)
+    plan.handle(joined(BOB), 0.0)
+    assert asked(plan.handle(TICK, 0.0)) == [(ANN, piece)]
+    commands = plan.handle(ev.MemberClaims(BOB, (piece,)), 0.01)
+    assert commands == [ev.Drop(piece, ANN), ev.Tell(release=(piece,)), ev.AskPeer(BOB, piece)]
+
+
+def test_a_seed_that_is_busy_gives_the_claim_back() -> None:
+    plan, piece = divided()
+    commands = plan.handle(ev.RequestFailed(piece, ANN, ev.Failure.BUSY, retry_after=0.5), 0.1)
+    assert released(commands) == [piece]
+    assert plan.claims == ()
+
+
+def test_a_seed_that_leaves_gives_the_claim_back_and_upstream_is_asked() -> None:
+    plan, piece = divided()
+    commands = plan.handle(ev.MemberLeft(ANN), 0.1)
+    assert ev.Drop(piece, ANN) in commands
+    assert released(commands) == [piece]
+    assert upstream(commands + plan.handle(TICK, 0.25)) == [piece]
