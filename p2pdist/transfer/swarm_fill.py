@@ -36,6 +36,7 @@ from p2pdist.transfer.fill import Target
 from p2pdist.transfer.sequential_fill import SequentialFill, WrongSizeError, check_upstream_size
 from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_hub import SwarmHub
+from p2pdist.transfer.swarm_pieces import Buffers, Run
 from p2pdist.wire.swarm_messages import (
     MAX_MEMBERS,
     Join,
@@ -54,7 +55,6 @@ TICK = 0.25
 LOOK_AGAIN = (0.5, 2.0, 4.0)
 LOOK_EVERY = 8.0
 FLUSH_DELAY = 0.1  # what is held may be told late: who needs a piece asks its claimer
-STEP = 128 * 1024
 STEP_SECONDS = 0.2
 FAILURES = 2  # in a row: the peer is left to itself, until it is found again
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
@@ -65,8 +65,6 @@ LAST_PEER = PeerId(b"\xff" * 20)
 IDLE = 5.0
 STANDSTILL = 45.0
 UPSTREAM_TRIES = 2
-# Of a run that others are to divide: taking so little in costs less than breaking it off.
-KEPT_TAIL = 256 * 1024
 
 
 class StandstillError(UnreachableError):
@@ -109,12 +107,12 @@ class _Session:
         self._answered = asyncio.Event()
         self._early: list[ev.Event] | None = []
         self._requests: dict[tuple[int, PeerId | None], asyncio.Task[None]] = {}
-        self._runs: list[_Run] = []
+        self._runs: list[Run] = []
         self._open: set[asyncio.Task[None]] = set()
         self._moved = now
         self._upstream_in_vain = 0
         self._streaming = False
-        self._buffers = _Buffers(min(self._geometry.piece, target.size))
+        self._buffers = Buffers(min(self._geometry.piece, target.size))
         self._attested = Attestations()
         self._senders: dict[int, PeerId] = {}
         self._failures: dict[PeerId, int] = {}
@@ -396,7 +394,7 @@ class _Session:
         context, target = self._context, self._target
         start, stop = self._geometry.span(pieces[0])[0], self._geometry.span(pieces[-1])[1]
         length = None if to_the_end else stop - start
-        run = _Run(self._geometry, pieces)
+        run = Run(self._geometry, pieces)
         self._runs.append(run)
         try:
             async with context.upstream.blob(target.repository, target.digest, start, length) as stream:
@@ -420,7 +418,7 @@ class _Session:
         finally:
             self._runs.remove(run)
 
-    def _without_ranges(self, run: _Run) -> None:
+    def _without_ranges(self, run: Run) -> None:
         """Upstream cannot be divided: the first of the members streams the blob for all, the others take it from there."""
         missing = [piece for piece in range(self._geometry.count) if piece not in self._planner.held]
         if not self._streaming and self._hub.own.peer < min(self._planner.members, default=LAST_PEER):
@@ -429,7 +427,7 @@ class _Session:
             self._start((missing[0], None), self._from_upstream(onwards, to_the_end=True))
         self._handle(ev.UpstreamFailed(tuple(run.left), final=True))
 
-    def _upstream_failed(self, run: _Run, error: P2PDistError, *, progressed: bool) -> None:
+    def _upstream_failed(self, run: Run, error: P2PDistError, *, progressed: bool) -> None:
         """The adapter has tried for its part; so a few failures in a row without a byte are final."""
         self._upstream_error = error
         self._upstream_in_vain = 0 if progressed else self._upstream_in_vain + 1
@@ -437,7 +435,7 @@ class _Session:
         pause = (error.retry_after if isinstance(error, BusyError) else None) or 1.0
         self._handle(ev.UpstreamFailed(tuple(run.left), final, min(10.0, pause)))
 
-    async def _take_run(self, run: _Run, chunk: bytes) -> None:
+    async def _take_run(self, run: Run, chunk: bytes) -> None:
         """Write a chunk step by step, so that each piece is told of, and sent on, as it grows."""
         view = memoryview(chunk)
         while view and not run.is_over():
@@ -447,7 +445,7 @@ class _Session:
             if run.room() == 0 or self._context.clock.now() - run.written >= STEP_SECONDS:
                 await self._write_step(run)
 
-    async def _write_step(self, run: _Run) -> None:
+    async def _write_step(self, run: Run) -> None:
         run.written = self._context.clock.now()
         piece, offset, part = run.left[0], run.offset, run.step()
         await self._target.receive(offset, part, Source.UPSTREAM, None)
@@ -573,67 +571,3 @@ class _Session:
         for peer, provider in self._neighbours.items():
             if not self._planner.is_complete(peer):
                 self._hub.send(provider, frame)
-
-
-class _Buffers:
-    """Piece buffers that are used again: fresh memory costs the kernel as much as copying into it."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._free: list[bytearray] = []
-
-    def take(self, size: int) -> bytearray:
-        """At least ``size`` bytes, which is at most a piece."""
-        return self._free.pop() if self._free else bytearray(max(size, self._size))
-
-    def give_back(self, buffer: bytearray) -> None:
-        self._free.append(buffer)
-
-
-class _Run:
-    """Where a run of pieces from upstream stands. Bytes are gathered into steps of at most STEP, within a piece: every
-    step is written, and sent on to those who wait for it, by itself, which costs the same for few bytes as for many."""
-
-    def __init__(self, geometry: Geometry, pieces: tuple[int, ...]) -> None:
-        self.left = list(pieces)
-        self.dropped: set[int] = set()
-        self.offset = geometry.span(pieces[0])[0]
-        self._geometry = geometry
-        self._hasher = PieceHasher()
-        self._parts: list[bytes | memoryview] = []
-        self._gathered = 0
-        self.written = 0.0
-
-    def is_over(self) -> bool:
-        """Whether nothing more is to come: all is here, or others are to fetch what is left."""
-        if not self.left:
-            return True
-        if self.offset > self._geometry.span(self.left[0])[0] or not self.dropped.issuperset(self.left):
-            return False
-        return self._geometry.span(self.left[-1])[1] - self.offset > KEPT_TAIL
-
-    def room(self) -> int:
-        """Bytes to the end of the current step."""
-        end = self._geometry.span(self.left[0])[1]
-        return min(end - self.offset, STEP) - self._gathered
-
-    def gather(self, part: memoryview) -> None:
-        """Keep bytes for the current step."""
-        self._parts.append(part)
-        self._gathered += len(part)
-
-    def step(self) -> bytes:
-        """What was gathered."""
-        parts, self._parts, self._gathered = self._parts, [], 0
-        return b"".join(parts)
-
-    def took(self, part: bytes) -> bytes | None:
-        """Book bytes of the current piece; its digest when it is whole."""
-        self._hasher.update(part)
-        self.offset += len(part)
-        if self.offset < self._geometry.span(self.left[0])[1]:
-            return None
-        digest = self._hasher.digest()
-        self._hasher = PieceHasher()
-        self.left.pop(0)
-        return digest
