@@ -211,7 +211,7 @@ TAGS = Section(
         Key(
             "ttl",
             values.duration(0, 30 * 86400),
-            "A resolved tag is trusted this long, across the cluster, before upstream is asked again.",
+            "A resolved tag is trusted this long, across the cluster, before upstream is asked again; 0: asked each time.",
             '"60s"',
         ),
         Key(

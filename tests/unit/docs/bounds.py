@@ -87,6 +87,7 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
         Bound("mirror, admin: headers", "", "api.server:_MAX_HEADERS"),
         Bound("mirror, admin: time for the first request", "s", "api.server:ListenerSettings.header_timeout"),
         Bound("mirror: a client that takes no byte", "s", "api.registry:RegistrySettings.progress_timeout"),
+        Bound("mirror: unconfigured registries that are logged in a minute", "", "api.unconfigured:CAPACITY"),
         Bound("mirror: ranges in one request", "", "oci.ranges:MAX_RANGES"),
         Bound("admin: request body", "bytes", "api.admin:MAX_BODY"),
         Bound("admin: pulls at once", "", "api.admin:AdminSettings.max_pulls"),
