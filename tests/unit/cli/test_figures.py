@@ -60,7 +60,7 @@ def test_all_promises_hold_when_all_counters_agree() -> None:
 def test_each_promise_can_be_broken() -> None:
     one, other = good().agents
     assert broken(replace(good(), agents=(replace(one, runtime_bytes=99), other))) == [0, 3]
-    assert broken(replace(good(), upstream_bytes=120)) == [1, 2]
+    assert broken(replace(good(), upstream_bytes=126)) == [1, 2]
     assert broken(replace(good(), agents=(replace(one, received_upstream=41), other))) == [2]
     assert broken(replace(good(), agents=(replace(one, client={**one.client, "store": 1}), other))) == [3]
     assert broken(replace(good(), agents=(replace(one, sent_peer=39), other))) == [4]
