@@ -1,7 +1,7 @@
 """What the use cases hand to the mirror's HTTP edge: manifests and blobs on their way to a client.
 
-Always true here: bytes that come from a peer are never in a span before their blob's digest holds; bytes that stream
-through from upstream may be, except the blob's last ones. Each byte has one source, for the savings to be exact.
+Always true here: before a blob's digest holds, only bytes that came from upstream, or that their fetcher attested, are
+in a span, and never the blob's last ones. Each byte has one source, for the savings to be exact.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Protocol, Self
 from p2pdist.oci.content import BlobStat
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
-from p2pdist.store.port import BlobReader
 from p2pdist.upstream.port import UpstreamPage
 
 
@@ -51,11 +50,21 @@ class BytesSpan:
         return len(self.data)
 
 
+class SpanReader(Protocol):
+    """What file spans are read from (store.port.BlobReader is one)."""
+
+    def fileno(self) -> int | None:
+        """An open descriptor of the file (do not close or seek it), or None."""
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileSpan:
-    """A part of a committed file to send to the client; ``reader`` stays open until the delivery is closed."""
+    """A part of a file to send to the client; ``reader`` stays open until the delivery is closed."""
 
-    reader: BlobReader
+    reader: SpanReader
     offset: int
     length: int
     source: Source

@@ -21,6 +21,7 @@ from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.evidence import hash_bytes
 from p2pdist.transfer.fetch import BlobFetch
 from p2pdist.transfer.ledger import Ledger, Segment
+from p2pdist.transfer.part_reader import PartReader
 
 logger = logging.getLogger(__name__)
 
@@ -134,12 +135,16 @@ class FetchDelivery(_Delivery):
         self._fetch = fetch
         self._context = context
         self._open = True
+        self._part: PartReader | None = None
         fetch.users += 1
 
     def close(self) -> None:
         if self._open:
             self._open = False
             self._fetch.leave()
+        if self._part is not None:
+            self._part.close()
+            self._part = None
 
     async def spans(self, start: int, stop: int) -> AsyncGenerator[Span, None]:
         position, streamed = start, list[_Streamed]()
@@ -151,16 +156,15 @@ class FetchDelivery(_Delivery):
                         yield span
                 return
             if limit > position:
-                attempt = self._fetch.attempt
-                data = await self._fetch.read(position, min(limit - position, stop - position, CHUNK))
-                if not data or attempt != self._fetch.attempt:  # committed, or thrown away, since
-                    if attempt == self._fetch.attempt:
-                        await self._fetch.wait_changed()
-                    continue
-                _note(streamed, attempt, position, position + len(data))
-                async with aclosing(self._charged(position, data)) as charged:
-                    async for span in charged:
+                attempt, begun = self._fetch.attempt, position
+                async with aclosing(self._arriving(position, min(limit, stop))) as arriving:
+                    async for span in arriving:
+                        _note(streamed, attempt, position, position + span.length)
                         yield span
+                        position += span.length
+                        self._check_same(attempt)
+                if position == begun and attempt == self._fetch.attempt:
+                    await self._fetch.wait_changed()
             else:
                 data = await self._slice_from_upstream(position, stop)
                 if not data:
@@ -169,7 +173,38 @@ class FetchDelivery(_Delivery):
                 self._ledger.charge(self._fetch.digest, position, position + len(data))
                 self._given(position, position + len(data), Source.UPSTREAM)
                 yield BytesSpan(data, Source.UPSTREAM)
-            position += len(data)
+                position += len(data)
+
+    async def _arriving(self, start: int, stop: int) -> AsyncGenerator[Span, None]:
+        """Bytes that may go out before the commit: parts of the file where there is one; none when they are gone."""
+        if self._part is None and (descriptor := self._fetch.duplicate()) is not None:
+            self._part = PartReader(descriptor)
+        data = b""
+        if self._part is None:
+            attempt = self._fetch.attempt
+            data = await self._fetch.read(start, min(stop - start, CHUNK))
+            if attempt != self._fetch.attempt:
+                return
+            stop = start + len(data)
+        digest = self._fetch.digest
+        left = deque(self._ledger.charge(digest, start, stop))
+        try:
+            while left:
+                low, high, source = left.popleft()
+                self._given(low, high, source)
+                if self._part is not None:
+                    yield FileSpan(self._part, low, high - low, source)
+                else:
+                    yield BytesSpan(data[low - start : high - start], source)
+        finally:
+            self._ledger.give_back(digest, list(left))
+
+    def _check_same(self, attempt: int) -> None:
+        """Raises DigestMismatchError when all bytes were thrown away while some were on their way to the client."""
+        if attempt != self._fetch.attempt and self._part is not None:
+            raise DigestMismatchError(
+                f"what had come of {self._fetch.digest} proved false while it was passed on"
+            )
 
     async def _wait(self, position: int) -> int | None:
         """As BlobFetch.wait_beyond, but returns ``position`` when the client has been patient for long."""
@@ -196,17 +231,6 @@ class FetchDelivery(_Delivery):
                 logger.info("no slice of %s from upstream for a waiting client: %s", fetch.digest, error)
         await fetch.wait_done()
         return b""
-
-    async def _charged(self, position: int, data: bytes) -> AsyncGenerator[Span, None]:
-        digest = self._fetch.digest
-        left = deque(self._ledger.charge(digest, position, position + len(data)))
-        try:
-            while left:
-                low, high, source = left.popleft()
-                self._given(low, high, source)
-                yield BytesSpan(data[low - position : high - position], source)
-        finally:
-            self._ledger.give_back(digest, list(left))
 
     async def _committed(
         self, position: int, stop: int, streamed: list[_Streamed]

@@ -2,8 +2,9 @@
 
 Rules:
 - How the bytes are got is the fill's affair (fill.py): one source after the other, or a swarm.
-- ``deliverable`` never passes a byte that a peer sent, nor the last ``hold_back`` bytes, before the digest holds. So a
-  lying peer costs time, and no client ever sees its bytes; what streams through is what a direct pull would have got.
+- Before the digest holds, ``deliverable`` passes only bytes from upstream, and bytes of peers whose piece digest is the
+  one that its fetcher attested; never the last ``hold_back`` bytes. So a peer that corrupts what it passes on, or holds a
+  damaged copy, costs time, and no client ever sees its bytes.
 - When the digest does not hold, everything is fetched again from upstream alone (recovery.py), and who sent other bytes is
   banned. A client that was streamed bytes which proved false meanwhile is never given the rest.
 - The fetch goes on when its clients leave: what was begun is kept, for the next client and for the other hosts.
@@ -270,6 +271,11 @@ class BlobFetch:
         if source is Source.UPSTREAM:
             self._trusted = self._trusted.add(offset, stop)
         self._wake(offset, stop)
+
+    def vouch(self, start: int, stop: int) -> None:
+        """As Target.vouch."""
+        self._trusted = self._trusted.add(start, stop)
+        self._notify()
 
     def blame(self, start: int, stop: int, provider: Provider | None) -> None:
         """As Target.blame."""

@@ -31,6 +31,10 @@ class Target(Protocol):
     ) -> None:
         """Take bytes in, wherever they belong; ``provider`` is who sent them (None: upstream)."""
 
+    def vouch(self, start: int, stop: int) -> None:
+        """Bytes [start, stop) of a peer are as its fetcher got them from upstream, by the fetcher's own word: clients may
+        have them before the blob's digest holds, as they may have what comes from upstream itself."""
+
     def blame(self, start: int, stop: int, provider: Provider | None) -> None:
         """Not who sent [start, stop) but ``provider`` (None: nobody) is to answer for it."""
 

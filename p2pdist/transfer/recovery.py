@@ -54,7 +54,7 @@ class Recovery:
         return self._fetch.digest
 
     async def run(self, mismatch: DigestMismatchError) -> RangeSet:
-        """Fetch again and commit; returns where upstream's first bytes were false. Raises ``mismatch`` or why not."""
+        """Fetch again and commit; returns where the first bytes were false. Raises ``mismatch`` or why not."""
         evidence, suspects = self._evidence, self._evidence.peers
         self._failed_verification(evidence)
         if not evidence.of_others:
@@ -67,7 +67,7 @@ class Recovery:
         wrong = await self._compare(before)
         for peer in {part.peer for part in wrong if part.peer is not None} - {NOBODY}:
             self._ban(peer)
-        return RangeSet.of((part.start, part.start + part.length) for part in wrong if part.peer is None)
+        return RangeSet.of((part.start, part.start + part.length) for part in wrong)
 
     def _failed_verification(self, evidence: Evidence) -> None:
         suspect = next(iter(evidence.peers), None)

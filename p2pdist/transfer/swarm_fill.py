@@ -462,6 +462,7 @@ class _Session:
         if verdict is Verdict.UNATTESTED and self._senders.get(piece) in self._planner.members:
             self._untold[piece] = self._context.clock.now()
         self._judge(piece, verdict)
+        self._vouch(piece, verdict)
         if piece not in self._settling:
             self._handle(ev.PieceHeld(piece))
 
@@ -473,6 +474,7 @@ class _Session:
                 return
             verdict = self._attested.said(piece, sender, digest)
             self._judge(piece, verdict)
+            self._vouch(piece, verdict)
             if verdict is Verdict.AGREED and not self._attested.is_true(piece):
                 self._blame(piece)
             if verdict is Verdict.AGREED and self._untold.pop(piece, None) is not None:
@@ -487,6 +489,10 @@ class _Session:
             answering = {sender}
         peer = min(answering, default=None)
         self._target.blame(*self._geometry.span(piece), self._neighbours.get(peer) if peer else None)
+
+    def _vouch(self, piece: int, verdict: Verdict) -> None:
+        if verdict is Verdict.AGREED and not self._attested.is_true(piece):
+            self._target.vouch(*self._geometry.span(piece))
 
     def _judge(self, piece: int, verdict: Verdict) -> None:
         if verdict is not Verdict.DISPUTED or self._done.is_set():
