@@ -181,7 +181,7 @@ class HttpPeers:
         offset: int,
         size: int,
         buffer: memoryview,
-        on_progress: Callable[[], None],
+        on_progress: Callable[[int], None],
     ) -> None:
         try:
             await self._pieces.fetch(provider, digest, offset, size, buffer, on_progress)

@@ -80,7 +80,7 @@ class PieceClient:
         start: int,
         size: int,
         buffer: memoryview,
-        on_progress: Callable[[], None] | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> None:
         """Fill ``buffer`` with the bytes from ``start`` of a blob of ``size`` bytes; errors as in the port.
 
@@ -89,9 +89,9 @@ class PieceClient:
         stop = start + len(buffer)
         endpoint, connection = await self._connect(provider)
         request, credentials = self._request(provider.peer, digest, start, stop, endpoint)
-        result = connection.ask(request, buffer)
+        result = connection.ask(request, buffer, on_progress)
         try:
-            answer = await self._wait(connection, result, on_progress)
+            answer = await self._wait(connection, result)
         except BaseException:
             connection.abort()
             if result.done() and not result.cancelled():
@@ -154,12 +154,7 @@ class PieceClient:
             )
         return protocol
 
-    async def _wait(
-        self,
-        connection: PieceConnection,
-        result: asyncio.Future[Answer],
-        on_progress: Callable[[], None] | None,
-    ) -> Answer:
+    async def _wait(self, connection: PieceConnection, result: asyncio.Future[Answer]) -> Answer:
         """The answer, as long as bytes keep coming."""
         moved, quiet = 0, 0.0
         while True:
@@ -167,8 +162,6 @@ class PieceClient:
             if done:
                 return result.result()
             quiet = 0.0 if connection.moved > moved else quiet + _CHECK
-            if connection.moved > moved and on_progress is not None:
-                on_progress()
             moved = connection.moved
             if quiet >= self._progress_timeout:
                 raise StalledError(f"no byte of a piece came for {quiet:g} s")

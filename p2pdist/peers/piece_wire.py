@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -76,16 +77,21 @@ class PieceConnection(asyncio.BufferedProtocol):
         self._low_water = 1
         self._answer: Answer | None = None
         self._result: asyncio.Future[Answer] | None = None
+        self._on_moved: Callable[[int], None] | None = None
 
     # -- for the caller --
 
-    def ask(self, request: bytes, body: memoryview) -> asyncio.Future[Answer]:
-        """Send one request; the result comes when its body is in ``body`` (errors: their body is dropped)."""
+    def ask(
+        self, request: bytes, body: memoryview, on_moved: Callable[[int], None] | None = None
+    ) -> asyncio.Future[Answer]:
+        """Send one request; the result comes when its body is in ``body`` (errors: their body is dropped). ``on_moved``
+        is told, as it grows, how much of a good answer's body is there."""
         assert self._transport is not None
         assert self._result is None, "one exchange at a time"
         self._head_size = self.moved = 0
         self._answer = None
         self._body = body
+        self._on_moved = on_moved
         self._result = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._result
@@ -150,6 +156,7 @@ class PieceConnection(asyncio.BufferedProtocol):
         if answer.status not in (200, 206):
             self._error_body = bytearray(SMALL_BODY)
             self._body = memoryview(self._error_body)
+            self._on_moved = None
         self._length = content_length(answer, len(self._body))
         if len(first) > self._length:
             raise ProtocolError("an answer with more bytes than it announced")
@@ -161,7 +168,11 @@ class PieceConnection(asyncio.BufferedProtocol):
     def _advance(self) -> None:
         left = self._length - self.moved
         self._set_low_water(min(left, _LOW_WATER) if left else 1)
-        if left or self._result is None or self._answer is None:
+        if self._result is None or self._answer is None:
+            return
+        if left:
+            if self._on_moved is not None:
+                self._on_moved(self.moved)
             return
         result, self._result, self._body = self._result, None, None
         if self._answer.headers.get("connection", "").lower() == "close":

@@ -36,11 +36,12 @@ class Peers(Protocol):
         offset: int,
         size: int,
         buffer: memoryview,
-        on_progress: Callable[[], None],
+        on_progress: Callable[[int], None],
     ) -> None:
         """Fill ``buffer`` from ``offset`` of a blob of ``size`` bytes, also of one that is still arriving there.
 
-        ``on_progress`` is called now and then while bytes come. The cheapest way for parts of up to a few MiB.
+        ``on_progress`` is told, as bytes come, how many from the start are there. The cheapest way for parts of up to a few
+        MiB.
         """
 
 
@@ -57,7 +58,7 @@ class NoPeers:
         offset: int,
         size: int,
         buffer: memoryview,
-        on_progress: Callable[[], None],
+        on_progress: Callable[[int], None],
     ) -> None:
         raise UnreachableError("this agent has no cluster")
 

@@ -4,8 +4,9 @@ Rules:
 - What clients wait for comes first; the rest goes roughly from the front, since clients stream. Within a stretch of
   ``_STRETCH`` pieces the rare ones come first, for each host in an order of its own, so that hosts have something to
   exchange.
-- Of the neighbours that have a piece, or are getting it from upstream, the one with the fewest own requests is asked;
-  near ones before far ones; ties are broken by rendezvous, so that not all ask the same one.
+- A piece that a member fetches comes along the ring (ring.py), whether the next member has it yet or not.
+- Otherwise, of the neighbours that have a piece, or are getting it from upstream, the one with the fewest own requests
+  is asked; near ones before far ones; ties are broken by rendezvous, so that not all ask the same one.
 - Complete members are asked directly only when they are more than the others; few are divided (division.py).
 - In a large swarm ``fan_out`` neighbours take a piece from its claimer; the others wait until these can pass it on.
 """
@@ -19,6 +20,7 @@ from p2pdist.swarm.division import Division
 from p2pdist.swarm.flights import Flights
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import weight
+from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings
 
 _RARE = 3
@@ -37,8 +39,10 @@ class Choice:
         members: Members,
         flights: Flights,
         division: Division,
+        ring: Ring,
         settings: PlannerSettings,
     ) -> None:
+        self._ring = ring
         self._count = count
         self._seed = seed
         self._held = held
@@ -112,6 +116,26 @@ class Choice:
         return len(self._members.seeds) > self.leechers
 
     def best_source(self, piece: int, now: float) -> Member | None:
+        """Whom to ask for the piece now; None: nobody can be asked yet."""
+        relay = self._relay(piece, now)
+        if relay is None:
+            return self._other_source(piece, now)
+        return relay if relay.load < self._settings.relayed else None
+
+    def _relay(self, piece: int, now: float) -> Member | None:
+        """The neighbour in the ring that the piece is to come from, unless that failed or takes too long."""
+        origin = self._members.origin.get(piece)
+        if origin is None or self.large or self.direct:
+            return None
+        flying = self._flights.of(piece)
+        for relay in self._ring.toward(origin):
+            if relay.lags_until > now and relay is not origin:
+                continue
+            if relay.quiet_until <= now and relay not in flying and not self._members.refused(relay, piece):
+                return relay
+        return None
+
+    def _other_source(self, piece: int, now: float) -> Member | None:
         """The least loaded neighbour that has the piece or is getting it from upstream; near ones before far ones."""
         per_peer = self._settings.per_peer
         flying = self._flights.of(piece)

@@ -29,6 +29,7 @@ class MemberJoined:
     claims: tuple[int, ...] = ()
     complete: bool = False
     near: bool = True
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,13 @@ class RequestFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOnWrong:
+    """What a neighbour passed on was not what its fetcher attested; it may have been deceived itself."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamFailed:
     """Upstream gave less than was asked. ``final``: it never will (not found, denied)."""
 
@@ -124,6 +132,7 @@ Event = (
     | Progressed
     | PieceHeld
     | RequestFailed
+    | PassedOnWrong
     | UpstreamFailed
     | Announced
     | Wanted

@@ -61,13 +61,13 @@ class Flights:
             del self.pieces[piece]
         return True
 
-    def stalled(self, before: float) -> list[tuple[int, Member]]:
-        """Flights without progress since ``before``."""
+    def stalled(self, before: float, *, since_start: bool = False) -> list[tuple[int, Member]]:
+        """Flights without progress (or, since_start, that began) before ``before``."""
         return [
             (piece, member)
             for piece, flights in self.pieces.items()
             for member, flight in flights.items()
-            if flight.progressed < before
+            if (flight.since if since_start else flight.progressed) < before
         ]
 
     def narrow(self) -> None:

@@ -1,7 +1,8 @@
 """What is known of a swarm's members: who holds which piece, and who fetches which from upstream.
 
 Always true here: only missing pieces have holders; a piece has at most one claim, and its claimer counts as a holder;
-a complete member is in ``seeds`` and not among the holders. Bounded by pieces x members.
+a complete member is in ``seeds`` and not among the holders; ``origin`` has who last claimed a missing piece. Bounded by
+pieces x members.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from p2pdist.swarm.rendezvous import seed_of, weight
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A neighbour. ``claimed`` counts its claims so far, ``load`` its requests in flight; none until ``quiet_until``."""
+    """A neighbour. ``claimed`` counts its claims so far, ``load`` its requests in flight; none until ``quiet_until``.
+    ``founder``: it held everything when it was met. ``lags_until``: pieces come late by it; so often in a row."""
 
     peer: PeerId
     near: bool
     seed: int
+    zone: str = ""
     have: set[int] = field(default_factory=set)
     complete: bool = False
     claimed: int = 0
@@ -28,6 +31,14 @@ class Member:
     strikes: int = 0
     progressed: float = 0.0
     claiming: float = 0.0
+    founder: bool = False
+    lags_until: float = 0.0
+    lags: int = 0
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where it stands in the ring."""
+        return self.zone, self.seed
 
 
 @dataclass(slots=True)
@@ -48,16 +59,22 @@ class Members:
         self.seeds: set[Member] = set()
         self.holders: dict[int, set[Member]] = {}
         self.claims: dict[int, Claim] = {}
+        self.origin: dict[int, Member] = {}
+        self._refused: dict[int, set[Member]] = {}
 
-    def add(self, peer: PeerId, near: bool, claimed: int, now: float) -> Member:
+    def add(self, peer: PeerId, near: bool, zone: str, claimed: int, now: float) -> Member:
         member = self.table[peer] = Member(
-            peer, near, seed_of(peer), claimed=claimed, progressed=now, claiming=now
+            peer, near, seed_of(peer), zone, claimed=claimed, progressed=now, claiming=now
         )
         return member
 
     def forget(self, member: Member) -> list[int]:
         """Take a member out; returns the pieces it had claimed."""
         self.table.pop(member.peer, None)
+        for piece in [piece for piece, origin in self.origin.items() if origin is member]:
+            del self.origin[piece]
+        for refused in self._refused.values():
+            refused.discard(member)
         return self.restate(member, (), complete=False)
 
     def restate(self, member: Member, have: Iterable[int], *, complete: bool) -> list[int]:
@@ -117,6 +134,7 @@ class Members:
             for other in member.have - self._held:
                 self.holders.setdefault(other, set()).add(member)
         member.have.discard(piece)
+        self._refused.setdefault(piece, set()).add(member)
         if self.release(member, piece):
             return True
         self._drop(piece, member)
@@ -135,6 +153,7 @@ class Members:
             member.claimed += 1
             member.claiming = now
         self.claims[piece] = Claim(member, now)
+        self.origin[piece] = member
         self.holders.setdefault(piece, set()).add(member)
         return True
 
@@ -144,6 +163,7 @@ class Members:
         if claim is None or claim.member is not member:
             return False
         del self.claims[piece]
+        self.origin.pop(piece, None)
         member.claimed -= 1
         self._drop(piece, member)
         return True
@@ -152,6 +172,12 @@ class Members:
         """The piece is held here: nobody is needed for it any more."""
         self.claims.pop(piece, None)
         self.holders.pop(piece, None)
+        self.origin.pop(piece, None)
+        self._refused.pop(piece, None)
+
+    def refused(self, member: Member, piece: int) -> bool:
+        """Whether the member was asked for the piece and did not deliver."""
+        return member in self._refused.get(piece, ())
 
     def has(self, member: Member, piece: int) -> bool:
         return member.complete or piece in member.have

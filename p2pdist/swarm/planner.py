@@ -39,6 +39,7 @@ from p2pdist.swarm.flights import Flights
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import seed_of, weight
+from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings as PlannerSettings
 
 
@@ -52,6 +53,7 @@ class Planner:
         held: Iterable[int],
         now: float,
         settings: PlannerSettings | None = None,
+        zone: str = "",
     ) -> None:
         self.geometry = geometry
         self.settings = settings or PlannerSettings()
@@ -61,9 +63,10 @@ class Planner:
         self._members = Members(geometry.count, self.held)
         self._flights = Flights(self.settings.flights)
         self._division = Division(self._seed, self.settings, now)
-        parts = self._members, self._flights, self._division, self.settings
-        self._choice = Choice(geometry.count, self._seed, self.held, *parts)
-        self._duty = Duty(geometry, self._choice, *parts)
+        parts = self._members, self._flights, self._division
+        self._ring = Ring((zone, self._seed))
+        self._choice = Choice(geometry.count, self._seed, self.held, *parts, self._ring, self.settings)
+        self._duty = Duty(geometry, self._choice, *parts, self.settings)
         self._started = False
         self._arrived = now
         self._gave_up = False
@@ -78,6 +81,7 @@ class Planner:
             ev.Progressed: self._progressed,
             ev.PieceHeld: self._piece_held,
             ev.RequestFailed: self._request_failed,
+            ev.PassedOnWrong: self._passed_on_wrong,
             ev.UpstreamFailed: self._upstream_failed,
             ev.Wanted: self._want,
             ev.Ticked: self._tick,
@@ -126,7 +130,9 @@ class Planner:
             return
         member = self._members.table.get(event.peer)
         if member is None:
-            member = self._members.add(event.peer, event.near, self._division.claimed, now)
+            member = self._members.add(event.peer, event.near, event.zone, self._division.claimed, now)
+            member.founder = event.complete
+            self._close_ranks()
         self._division.news(now)
         complete = event.complete or len(event.have) == self.geometry.count
         for piece in self._members.restate(member, event.have, complete=complete):
@@ -138,6 +144,10 @@ class Planner:
         self._note_claims(member, event.claims, now, joining=True)
         self._replan(now)
 
+    def _close_ranks(self) -> None:
+        """Who held everything from the start stands outside of the ring: its uplink is divided like upstream's."""
+        self._ring.stand([member for member in self._members.table.values() if not member.founder])
+
     def _left(self, event: ev.MemberLeft, now: float) -> None:
         member = self._members.table.get(event.peer)
         if member is None:
@@ -146,6 +156,8 @@ class Planner:
             self._division.spread.left(member.have, now)
         for piece in self._members.forget(member):
             self._division.reopen(piece, now)
+            self._drop_relays(piece)
+        self._close_ranks()
         for piece in self._flights.from_member(member):
             if self._division.givers.get(piece) is member:
                 self._cut(piece)
@@ -201,10 +213,17 @@ class Planner:
                 continue
             if known is not None and known.member is not member:
                 self._leave_loser(piece, known.member)
+                self._drop_relays(piece)
             self._division.note_claim(piece, self._members.table.values(), now, mine=False)
             if self._choice.lacks(piece):
                 stand.append(piece)
         return stand
+
+    def _drop_relays(self, piece: int) -> None:
+        """Its fetcher is another, or none: whoever does not have the piece yet is no longer the one to get it from."""
+        for member in self._flights.of(piece):
+            if not self._members.has(member, piece):
+                self._drop(piece, member)
 
     def _leave_loser(self, piece: int, member: Member) -> None:
         """The member's claim ended: it would only pass on what the winner has, so ask the winner."""
@@ -220,6 +239,7 @@ class Planner:
                 self._division.reopen(piece, now)
                 self._division.spread.forget(piece)
                 self._leave_loser(piece, member)
+                self._drop_relays(piece)
         self._replan(now)
 
     def _announced(self, event: ev.Announced, now: float) -> None:
@@ -293,6 +313,11 @@ class Planner:
             self._division.reopen(piece, now)
         return claimed
 
+    def _passed_on_wrong(self, event: ev.PassedOnWrong, now: float) -> None:
+        member = self._members.table.get(event.peer)
+        if member is not None:
+            self._strike(member, now)
+
     def _strike(self, member: Member, now: float) -> None:
         member.strikes = min(6, member.strikes + 1)
         member.quiet_until = now + min(30.0, 0.5 * 2**member.strikes)
@@ -309,7 +334,8 @@ class Planner:
         """Ask for as many of the pieces as there is room for."""
         most = self.settings.large_flights if self._choice.large else self.settings.flights
         room = min(most, int(self._flights.limit)) - len(self._flights.pieces)
-        room = min(room, self.settings.per_peer * len(self._members.table) - self._flights.total)
+        width = max(2 * self.settings.relayed, self.settings.per_peer * len(self._members.table))
+        room = min(room, width - self._flights.total)
         if room <= 0:
             return
         for piece in pieces:
@@ -381,6 +407,7 @@ class Planner:
         if self.complete:
             return
         self._leave_what_stalls(now)
+        self._step_over_laggards(now)
         self._division.spread.expire(now)
         self._finish_fast(now)
         self._replan(now)
@@ -409,6 +436,27 @@ class Planner:
             if now - max(claim.since, claim.member.progressed) > self.settings.claim_stale:
                 self._members.release(claim.member, piece)
                 self._division.reopen(piece, now)
+
+    def _step_over_laggards(self, now: float) -> None:
+        """What most others have had for a while should be here: the neighbour that it is to come from is slow. When that
+        is so of all neighbours, it is this host that is."""
+        settings, members = self.settings, self._members
+        before = now - max(settings.lag, 2.0 * self._division.spread.typical)
+        late: dict[Member, list[int]] = {}
+        for piece, member in self._flights.stalled(before, since_start=True):
+            having = sum(
+                piece in other.have for other in members.holders.get(piece, ()) if other is not member
+            )
+            if having * 2 > self._choice.leechers:
+                late.setdefault(member, []).append(piece)
+        sources = {member for piece in self._flights.pieces for member in self._flights.of(piece)}
+        if len(late) != 1 or len(sources) < 2:
+            return
+        for member, pieces in late.items():
+            member.lags = min(4, member.lags + 1)
+            member.lags_until = now + settings.lag_pause * 2**member.lags
+            for piece in pieces:
+                self._drop(piece, member)
 
     def _finish_fast(self, now: float) -> None:
         """Endgame: ask a second source for the last pieces when the first takes long."""

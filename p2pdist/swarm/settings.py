@@ -9,10 +9,11 @@ from dataclasses import dataclass
 class PlannerSettings:
     """Counts are pieces or requests, times seconds, ``longest_run`` bytes.
 
-    ``per_peer``, ``flights``: requests to one neighbour, and to all (``large_flights``
-    in swarms larger than ``core``). ``window``: how far ahead of the front pieces are
-    fetched. ``upstream_flights``: own requests to upstream. ``backlog``: pieces claimed and not yet spread.
-    ``open_claims``: of all members together, as far as known.
+    ``per_peer``, ``flights``: requests to one neighbour, and to all (``large_flights`` in swarms larger than ``core``);
+    ``relayed``: requests to a neighbour in the ring. ``lag``: what most others have had for so long, or twice the usual
+    time, should be here; ``lag_pause``: so long the neighbour that did not bring it is stepped over, doubled each time.
+    ``window``: how far ahead of the front pieces are fetched. ``upstream_flights``: own requests to upstream.
+    ``backlog``: pieces claimed and not yet spread. ``open_claims``: of all members together, as far as known.
     ``fan_out``: so many neighbours take a piece from its claimer, when the swarm is larger than ``core``.
     ``core``: so many members, the first to announce, divide the upstream; the others follow (see division.py).
     ``far``: a far neighbour counts as if it had so many requests more. ``eager`` False: only what was
@@ -20,6 +21,9 @@ class PlannerSettings:
     """
 
     per_peer: int = 2
+    relayed: int = 16
+    lag: float = 0.6
+    lag_pause: float = 4.0
     flights: int = 64
     large_flights: int = 12
     window: int = 192

@@ -119,7 +119,7 @@ class MemoryPeers:
         offset: int,
         size: int,
         buffer: memoryview,
-        on_progress: Callable[[], None],
+        on_progress: Callable[[int], None],
     ) -> None:
         filled = 0
         async with self.blob(provider, digest, offset, len(buffer)) as stream:
@@ -128,7 +128,7 @@ class MemoryPeers:
             async for chunk in stream.chunks():
                 buffer[filled : filled + len(chunk)] = chunk
                 filled += len(chunk)
-                on_progress()
+                on_progress(filled)
 
     def blob(
         self, provider: Provider, digest: Digest, offset: int = 0, length: int | None = None

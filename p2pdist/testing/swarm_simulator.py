@@ -25,6 +25,7 @@ from p2pdist.wire.records import PeerId
 
 WINDOW = 4
 TICK = 0.25
+PIECE_WAIT = 3.0
 FLUSH_DELAY = 0.02
 START = 6
 _EVENT, _PAIR, _ORIGIN = 0, 1, -1
@@ -251,7 +252,8 @@ class Simulation:
     def _announce(self, part: _Part) -> None:
         cut = self._geometry[part.blob]
         held = range(cut.count) if part.host.link.holds else ()
-        planner = part.planner = Planner(cut, part.host.peer, held, self._now, self._scenario.settings)
+        zone = part.host.link.zone
+        planner = part.planner = Planner(cut, part.host.peer, held, self._now, self._scenario.settings, zone)
         present = self._present[part.blob]
         ahead = sum(1 for other in present if other.planner is not None and not other.planner.complete)
         for other in self._sample(present):
@@ -283,7 +285,10 @@ class Simulation:
         assert planner is not None
         near = to.host.link.zone == about.host.link.zone
         have = frozenset(planner.held)
-        self._send(about, to, ev.MemberJoined(about.host.peer, have, planner.claims, planner.complete, near))
+        joined = ev.MemberJoined(
+            about.host.peer, have, planner.claims, planner.complete, near, about.host.link.zone
+        )
+        self._send(about, to, joined)
 
     def _leave(self, host: _Host) -> None:
         if host.gone:
@@ -414,10 +419,21 @@ class Simulation:
         if source.host.gone or source.stopped:
             failure = ev.Failure.UNREACHABLE
         elif not self._can_serve(source, piece):
-            failure = ev.Failure.MISSING
+            self._at(self._now + PIECE_WAIT, self._miss, transfer)
         if failure is None:
             self._activate(transfer)
             return
+        self._fail(transfer, failure)
+
+    def _miss(self, transfer: _Transfer) -> None:
+        """A source that has none of a piece says so after a while."""
+        part = transfer.to
+        if part.incoming.get((transfer.at.host.index, transfer.piece)) is transfer and not transfer.sent:
+            transfer.cancelled = True
+            self._fail(transfer, ev.Failure.MISSING)
+
+    def _fail(self, transfer: _Transfer, failure: ev.Failure) -> None:
+        source, part, piece = transfer.at, transfer.to, transfer.piece
         part.incoming.pop((source.host.index, piece), None)
         failed = ev.RequestFailed(piece, source.host.peer, failure)
         self._at(self._now + self._latency(source.host, part.host), self._deliver, part, failed)

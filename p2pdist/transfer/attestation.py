@@ -60,6 +60,10 @@ class Attestations:
         here = self._here.get(piece)
         return {peer for peer, digest in self._said.get(piece, {}).items() if digest == here}
 
+    def attested(self, piece: int, peer: PeerId) -> bool:
+        """Whether the member told a digest of its own for the piece."""
+        return peer in self._said.get(piece, {})
+
     def liars(self, piece: int) -> set[PeerId]:
         """Who said something else than the truth; none while the truth is not known."""
         if piece not in self._true:

@@ -36,7 +36,7 @@ from p2pdist.transfer.fill import Target
 from p2pdist.transfer.sequential_fill import SequentialFill, WrongSizeError, check_upstream_size
 from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_hub import SwarmHub
-from p2pdist.transfer.swarm_pieces import Buffers, Run
+from p2pdist.transfer.swarm_pieces import Buffers, Inflow, Run
 from p2pdist.wire.swarm_messages import (
     MAX_MEMBERS,
     Join,
@@ -56,6 +56,7 @@ LOOK_AGAIN = (0.5, 2.0, 4.0)
 LOOK_EVERY = 8.0
 FLUSH_DELAY = 0.1  # what is held may be told late: who needs a piece asks its claimer
 STEP_SECONDS = 0.2
+WRONG_PIECES = 6  # passed on by one neighbour: it is no victim
 FAILURES = 2  # in a row: the peer is left to itself, until it is found again
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
@@ -101,7 +102,7 @@ class _Session:
         now = context.clock.now()
         flights = max(6, min(64, IN_FLIGHT // self._geometry.piece))
         settings = PlannerSettings(flights=flights)
-        self._planner = Planner(self._geometry, hub.own.peer, held, now, settings)
+        self._planner = Planner(self._geometry, hub.own.peer, held, now, settings, context.policy.zone)
         self._neighbours: dict[PeerId, Provider] = {}
         self._unanswered: set[PeerId] = set()
         self._answered = asyncio.Event()
@@ -116,6 +117,7 @@ class _Session:
         self._attested = Attestations()
         self._senders: dict[int, PeerId] = {}
         self._failures: dict[PeerId, int] = {}
+        self._wrong: dict[PeerId, int] = {}
         self._settling: set[int] = set()
         self._untold: dict[int, float] = {}
         self._done = asyncio.Event()
@@ -217,7 +219,10 @@ class _Session:
             self._neighbours[provider.peer] = provider
             if provider.complete:  # it takes no part any more, and needs no greeting
                 near = provider.zone == self._context.policy.zone
-                self._handle(ev.MemberJoined(provider.peer, frozenset(), (), complete=True, near=near))
+                joined = ev.MemberJoined(
+                    provider.peer, frozenset(), complete=True, near=near, zone=provider.zone
+                )
+                self._handle(joined)
             else:
                 self._unanswered.add(provider.peer)
                 self._hub.send(provider, self._own_join(answer=True))
@@ -261,7 +266,7 @@ class _Session:
         self._neighbours[peer] = join.sender
         near = join.sender.zone == self._context.policy.zone
         complete = len(join.have) == self._geometry.count
-        self._handle(ev.MemberJoined(peer, join.have, join.claims, complete, near))
+        self._handle(ev.MemberJoined(peer, join.have, join.claims, complete, near, join.sender.zone))
         if join.answer:
             self._hub.send(join.sender, self._own_join(answer=False))
         self._answer_came(peer)
@@ -352,14 +357,15 @@ class _Session:
     async def _from_peer(self, provider: Provider, piece: int) -> None:
         context, peer = self._context, provider.peer
         start, stop = self._geometry.span(piece)
-        alive = partial(self._handle, ev.Progressed(piece, peer))
         begun = context.clock.now()
         buffer = self._buffers.take(stop - start)
-        view, hasher = memoryview(buffer)[: stop - start], PieceHasher()
+        view = memoryview(buffer)[: stop - start]
+        assert self._tasks is not None
+        inflow = Inflow(view, partial(self._take_step, start, piece, provider), self._tasks)
         try:
-            await context.peers.piece(provider, self._target.digest, start, self._target.size, view, alive)
-            hasher.update(view)
-            await self._target.receive(start, view, Source.PEER, provider)
+            target = self._target
+            await context.peers.piece(provider, target.digest, start, target.size, view, inflow.advance)
+            await inflow.finish()
             await context.download.take(stop - start)
         except (StoreFullError, StoreError) as error:
             self._fail(error)
@@ -371,8 +377,12 @@ class _Session:
             context.health.succeeded(peer, now)
             self._failures.pop(peer, None)
             self._senders[piece] = peer
-            self._got(piece, hasher.digest(), from_upstream=False)
+            self._got(piece, inflow.digest(), from_upstream=False)
         self._buffers.give_back(buffer)  # not after a cancellation: a thread may be reading it still
+
+    async def _take_step(self, start: int, piece: int, provider: Provider, at: int, part: memoryview) -> None:
+        await self._target.receive(start + at, part, Source.PEER, provider)
+        self._handle(ev.Progressed(piece, provider.peer))
 
     def _peer_failed(self, provider: Provider, piece: int, error: P2PDistError) -> None:
         self._last_error = error
@@ -524,9 +534,19 @@ class _Session:
         self._settling.discard(piece)
         self._attested.arrived(piece, hasher.digest(), from_upstream=True)
         if sender is not None and before not in (None, self._attested.digest(piece)):
-            self._ban(sender, piece)
+            self._passed_on_wrong(sender, piece)
         self._ban_liars(piece)
         self._handle(ev.PieceHeld(piece))
+
+    def _passed_on_wrong(self, sender: PeerId, piece: int) -> None:
+        """Who holds the blob whole, or attested this very piece, knew better; who only passed it on while it arrived may
+        have been deceived itself, but not again and again."""
+        self._wrong[sender] = self._wrong.get(sender, 0) + 1
+        knew = self._planner.is_complete(sender) or self._attested.attested(piece, sender)
+        if knew or self._wrong[sender] >= WRONG_PIECES:
+            self._ban(sender, piece)
+        else:
+            self._handle(ev.PassedOnWrong(sender))
 
     def _ban_liars(self, piece: int) -> None:
         for peer in self._attested.liars(piece):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
+
+from p2pdist.errors import P2PDistError
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.wire.swarm_messages import PieceHasher
 
 STEP = 128 * 1024
+RELAY_STEP = 256 * 1024
 # Of a run that others are to divide: taking so little in costs less than breaking it off.
 KEPT_TAIL = 256 * 1024
 
@@ -23,6 +28,59 @@ class Buffers:
 
     def give_back(self, buffer: bytearray) -> None:
         self._free.append(buffer)
+
+
+class Inflow:
+    """A piece on its way from a peer into its buffer: written out step by step, to be passed on while it arrives.
+
+    ``take`` writes one step, given its offset in the piece; its errors are raised by ``finish``. One step at a time is
+    under way; what comes meanwhile goes with the next.
+    """
+
+    def __init__(
+        self,
+        view: memoryview,
+        take: Callable[[int, memoryview], Coroutine[None, None, None]],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._view = view
+        self._take = take
+        self._tasks = tasks
+        self._hasher = PieceHasher()
+        self._taken = 0
+        self._step: asyncio.Task[None] | None = None
+        self._error: P2PDistError | None = None
+
+    def advance(self, filled: int) -> None:
+        """So many bytes from the start are there."""
+        idle = self._step is None or self._step.done()
+        if idle and self._error is None and filled - self._taken >= RELAY_STEP:
+            self._step = self._tasks.create_task(self._guarded(filled))
+
+    async def _guarded(self, filled: int) -> None:
+        try:
+            await self._write(filled)
+        except P2PDistError as error:
+            self._error = error
+
+    async def _write(self, filled: int) -> None:
+        at, part = self._taken, self._view[self._taken : filled]
+        self._taken = filled
+        self._hasher.update(part)
+        await self._take(at, part)
+
+    async def finish(self) -> None:
+        """Write the rest; raises what a step raised."""
+        if self._step is not None:
+            await self._step
+        if self._error is not None:
+            raise self._error
+        if self._taken < len(self._view):
+            await self._write(len(self._view))
+
+    def digest(self) -> bytes:
+        """The piece's digest, once it is finished."""
+        return self._hasher.digest()
 
 
 class Run:

@@ -168,7 +168,7 @@ class Roads:
         offset: int,
         size: int,
         buffer: memoryview,
-        on_progress: Callable[[], None],
+        on_progress: Callable[[int], None],
     ) -> None:
         filled = 0
         async with self.blob(provider, digest, offset, len(buffer)) as stream:
@@ -177,7 +177,7 @@ class Roads:
             async for chunk in stream.chunks():
                 buffer[filled : filled + len(chunk)] = chunk
                 filled += len(chunk)
-                on_progress()
+                on_progress(filled)
 
     @asynccontextmanager
     async def blob(

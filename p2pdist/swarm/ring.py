@@ -1,0 +1,48 @@
+"""The ring along which pieces travel from the member that fetched them to all the others.
+
+The members stand in a circle, by zone and then by rendezvous. A piece goes from its fetcher both ways round, from each
+member to the next, while it is still arriving there: so each member receives nearly everything from two others and sends
+nearly everything to two, over few, full connections, and each piece crosses into a zone once or twice. That costs a
+fraction of the CPU that as many trickles as there are members would. A member that lags, is busy or does not deliver is
+stepped over.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from p2pdist.swarm.members import Member
+
+
+class Ring:
+    """``own`` is this host's place. Rebuilt by ``stand`` when members come and go."""
+
+    def __init__(self, own: tuple[str, int]) -> None:
+        self._own = own
+        self._circle: list[tuple[tuple[str, int], Member | None]] = [(own, None)]
+        self._at = 0
+        self._places: dict[Member, int] = {}
+
+    def stand(self, members: list[Member]) -> None:
+        """These are the members of the circle, besides this host."""
+        circle: list[tuple[tuple[str, int], Member | None]] = [(self._own, None)]
+        circle += [(member.place, member) for member in members]
+        circle.sort(key=lambda each: each[0])
+        self._circle = circle
+        self._at = bisect_left([place for place, _ in circle], self._own)
+        self._places = {member: at for at, (_, member) in enumerate(circle) if member is not None}
+
+    def toward(self, origin: Member) -> Iterator[Member]:
+        """Those from whom a piece that ``origin`` fetches may come, the nearest to this host first, ``origin`` last; none
+        when that is not in the circle."""
+        place, count = self._places.get(origin), len(self._circle)
+        if place is None:
+            return
+        step = -1 if (self._at - place) % count <= count // 2 else 1
+        at = self._at
+        while at != place:
+            at = (at + step) % count
+            member = self._circle[at][1]
+            if member is not None:
+                yield member
