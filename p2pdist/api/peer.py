@@ -8,6 +8,7 @@ Always true here:
   told to come back (503). Small bodies (manifests, configs) have slots of their own: they never wait behind layers.
 
     GET|HEAD /p2p/v1/blobs/DIGEST   200, 206 (single Range), 404, 416, 503
+    GET      /p2p/v1/flow           101: pieces of any blob over this connection (api/flow.py)
     GET      /p2p/v1/hello          name, zone and version as P2PDist-* headers
 """
 
@@ -17,14 +18,14 @@ import asyncio
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import quote
 
 from aiohttp import web
 
+from p2pdist.api.flow import FlowDoor, PartialBlob, Partials
 from p2pdist.api.peer_gate import CREDENTIALS, HELLO_PATH, Gate
 from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, send_file
 from p2pdist.api.swarm_inbox import PATH as SWARM_PATH
@@ -37,6 +38,7 @@ from p2pdist.peers.swarm_port import SwarmInbox
 from p2pdist.records import PeerId
 from p2pdist.store.port import BlobReader, Store
 from p2pdist.swarm.geometry import MAX_PIECE
+from p2pdist.wire.flow_frames import PATH as FLOW_PATH
 from p2pdist.wire.http_auth import HttpAuth, Refusal
 
 BLOBS_PATH = "/p2p/v1/blobs/"
@@ -60,22 +62,6 @@ class PeerServerSettings:
     max_uploads: int = 16
     max_uploads_per_peer: int = 8
     progress_timeout: float = PROGRESS_TIMEOUT
-
-
-class PartialBlob(Protocol):
-    """A blob that is still arriving (transfer.fetch.BlobFetch)."""
-
-    @property
-    def size(self) -> int: ...
-
-    async def wait_held(self, offset: int) -> int:
-        """Where the held range that contains ``offset`` stops, once that byte is there."""
-
-    def duplicate(self) -> int | None:
-        """A descriptor of the file that holds the bytes at their offsets; the caller closes it."""
-
-
-Partials = Callable[[Digest], "PartialBlob | None"]
 
 
 class PeerServerHooks:
@@ -112,6 +98,8 @@ def build_peer_app(
     app = web.Application(middlewares=[gate.middleware()])
     app.on_response_prepare.append(gate.seal)
     app.router.add_get(BLOBS_PATH + "{digest}", handlers.blob, allow_head=True)
+    flows = FlowDoor(store, partials or _no_partials, auth, clock, handlers.hooks.sent, pace)
+    app.router.add_get(FLOW_PATH, flows.open, allow_head=False)
     app.router.add_get(HELLO_PATH, handlers.hello, allow_head=False)
     if inbox is not None:
         app.router.add_post(SWARM_PATH, SwarmDoor(inbox, auth).receive)

@@ -122,7 +122,7 @@ class _Sending:
                 if self._pace is not None:
                     await self._pace(burst.sent)
                 if burst.full:
-                    await _writable(sock, self._timeout)
+                    await writable(sock, self._timeout)
         finally:
             os.close(sock)
 
@@ -190,7 +190,7 @@ def _too_short(end: int, wanted: int) -> StoreError:
     )
 
 
-async def _writable(sock: int, timeout: float) -> None:
+async def writable(sock: int, timeout: float = PROGRESS_TIMEOUT) -> None:
     """Wait until ``sock`` takes bytes; TimeoutError when in ``timeout`` seconds the other side took none.
 
     A socket becomes writable only when a good part of its buffer is free, so a slow reader is told from a dead one by

@@ -55,6 +55,11 @@ class Attestations:
         """What this host may attest of a piece."""
         return self._here[piece] if piece in self._true else HEARSAY
 
+    @property
+    def known(self) -> tuple[tuple[int, bytes], ...]:
+        """All that this host may attest."""
+        return tuple((piece, self._here[piece]) for piece in sorted(self._true))
+
     def vouchers(self, piece: int) -> set[PeerId]:
         """Who attested what is held here."""
         here = self._here.get(piece)

@@ -73,6 +73,7 @@ class BlobFetch:
         self._flowing = False
         self._attempt = 0
         self._false: dict[int, RangeSet] = {}
+        self._watchers: list[Callable[[], None]] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._done = False
         self._error: Exception | None = None
@@ -93,6 +94,24 @@ class BlobFetch:
     @property
     def finished(self) -> bool:
         return self._done
+
+    @property
+    def failed(self) -> bool:
+        """It ended without the blob."""
+        return self._done and self._error is not None
+
+    def held_from(self, offset: int) -> int:
+        """Where the held range that contains ``offset`` stops; ``offset`` itself when that byte is not held."""
+        if self._done:
+            return self.size if self._error is None else offset
+        return self._held.held_from(offset)
+
+    def watch(self, told: Callable[[], None]) -> None:
+        """``told`` is called whenever bytes came or the fetch ended, until ``unwatch``."""
+        self._watchers.append(told)
+
+    def unwatch(self, told: Callable[[], None]) -> None:
+        self._watchers.remove(told)
 
     @property
     def attempt(self) -> int:
@@ -188,6 +207,8 @@ class BlobFetch:
         self._notify()
 
     def _notify(self) -> None:
+        for told in self._watchers:
+            told()
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -62,6 +62,7 @@ IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
 MAX_EARLY = 4096
+ATTESTED_AT_ONCE = 2048  # fit into a frame
 LAST_PEER = PeerId(b"\xff" * 20)
 IDLE = 5.0
 STANDSTILL = 45.0
@@ -225,7 +226,15 @@ class _Session:
                 self._handle(joined)
             else:
                 self._unanswered.add(provider.peer)
-                self._hub.send(provider, self._own_join(answer=True))
+                self._greet(provider, answer=True)
+
+    def _greet(self, provider: Provider, *, answer: bool) -> None:
+        """Join, and attest what was fetched from upstream so far."""
+        self._hub.send(provider, self._own_join(answer=answer))
+        known = self._attested.known
+        for low in range(0, len(known), ATTESTED_AT_ONCE):
+            update = Update(self._target.digest, known[low : low + ATTESTED_AT_ONCE])
+            self._hub.send(provider, encode(update))
 
     def _own_join(self, *, answer: bool) -> bytes:
         return encode(
@@ -268,7 +277,7 @@ class _Session:
         complete = len(join.have) == self._geometry.count
         self._handle(ev.MemberJoined(peer, join.have, join.claims, complete, near, join.sender.zone))
         if join.answer:
-            self._hub.send(join.sender, self._own_join(answer=False))
+            self._greet(join.sender, answer=False)
         self._answer_came(peer)
         self._join(join.members)
 
