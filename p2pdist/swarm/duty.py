@@ -32,6 +32,7 @@ class Duty:
         self._flights = flights
         self._division = division
         self._settings = settings
+        self.open_claims = settings.open_claims
 
     def run(self, starved: bool, now: float) -> tuple[int, ...]:
         """One piece among others; alone, a run that doubles each time, so that few requests cover the blob."""
@@ -59,7 +60,7 @@ class Duty:
     def next_piece(self, *, starved: bool, now: float) -> int | None:
         """The first piece that is this host's to claim: it comes first in its order, or those before it were slow."""
         members, division = self._members, self._division
-        room = self._settings.open_claims - len(members.claims) - len(division.flights)
+        room = self.open_claims - len(members.claims) - len(division.flights)
         if room <= 0 and members.table:
             return None
         looked, rivals = 0, division.rivals(members.table.values(), now)

@@ -102,6 +102,10 @@ class Planner:
     def members(self) -> frozenset[PeerId]:
         return frozenset(self._members.table)
 
+    def give_way(self, others: int) -> None:
+        """So many other blobs were begun here before this one and are not whole: they come first."""
+        self._duty.open_claims = max(1, self.settings.open_claims >> others)
+
     def is_complete(self, peer: PeerId) -> bool:
         """Whether a neighbour holds every piece (and so need not be told of any)."""
         member = self._members.table.get(peer)

@@ -76,7 +76,9 @@ class Metrics:
         self._received_bytes = Counter(
             "p2pdist_received_bytes", "Body bytes received over the network.", ("source",), registry=registry
         )
+        self._received_from = {source: self._received_bytes.labels(source) for source in (*MOVED_FROM, OTHER)}
         self._sent_bytes = Counter("p2pdist_sent_bytes", "Body bytes sent.", ("to",), registry=registry)
+        self._sent_to_peers = self._sent_bytes.labels("peer")
 
     def _define_events(self) -> None:
         registry = self.registry
@@ -160,11 +162,11 @@ class Metrics:
 
     def received(self, source: str, size: int) -> None:
         """``size`` body bytes arrived from ``source`` ("peer", "upstream"), kept or not."""
-        self._received_bytes.labels(_one_of(source, MOVED_FROM)).inc(size)
+        self._received_from[_one_of(source, MOVED_FROM)].inc(size)
 
     def sent_to_peer(self, size: int) -> None:
         """``size`` body bytes went to a peer."""
-        self._sent_bytes.labels("peer").inc(size)
+        self._sent_to_peers.inc(size)
 
     def upstream_response(self, registry: str, kind: str, code: int | str) -> None:
         """A registry answered with status ``code``, or (anything else) did not answer."""

@@ -36,7 +36,7 @@ from p2pdist.transfer.fill import Target
 from p2pdist.transfer.sequential_fill import SequentialFill, WrongSizeError, check_upstream_size
 from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_hub import SwarmHub
-from p2pdist.transfer.swarm_pieces import Buffers, Inflow, Run
+from p2pdist.transfer.swarm_pieces import Inflows, Run
 from p2pdist.wire.swarm_messages import (
     MAX_MEMBERS,
     Join,
@@ -54,7 +54,7 @@ SETTLE = 0.03  # those who came in the same instant learn of each other; then al
 TICK = 0.25
 LOOK_AGAIN = (0.5, 2.0, 4.0)
 LOOK_EVERY = 8.0
-FLUSH_DELAY = 0.1  # what is held may be told late: who needs a piece asks its claimer
+FLUSH_DELAY = 0.4  # what is held may be told late: who needs a piece gets it along the ring
 STEP_SECONDS = 0.2
 WRONG_PIECES = 6  # passed on by one neighbour: it is no victim
 FAILURES = 2  # in a row: the peer is left to itself, until it is found again
@@ -114,7 +114,7 @@ class _Session:
         self._moved = now
         self._upstream_in_vain = 0
         self._streaming = False
-        self._buffers = Buffers(min(self._geometry.piece, target.size))
+        self._inflows = Inflows(min(self._geometry.piece, target.size), flights)
         self._attested = Attestations()
         self._senders: dict[int, PeerId] = {}
         self._failures: dict[PeerId, int] = {}
@@ -199,6 +199,7 @@ class _Session:
     async def _tick(self) -> None:
         while True:
             await self._context.clock.sleep(TICK)
+            self._planner.give_way(self._hub.before(self._target.digest))
             self._handle(ev.Ticked())
             self._tell_unattested()
             self._notice_standstill()
@@ -364,32 +365,37 @@ class _Session:
     # -- bytes --
 
     async def _from_peer(self, provider: Provider, piece: int) -> None:
-        context, peer = self._context, provider.peer
+        context, target, peer = self._context, self._target, provider.peer
         start, stop = self._geometry.span(piece)
         begun = context.clock.now()
-        buffer = self._buffers.take(stop - start)
-        view = memoryview(buffer)[: stop - start]
         assert self._tasks is not None
-        inflow = Inflow(view, partial(self._take_step, start, piece, provider), self._tasks)
+        inflow = self._inflows.take(piece, stop - start, partial(self._take_step, piece), self._tasks)
+        before = inflow.filled
         try:
-            target = self._target
-            await context.peers.piece(provider, target.digest, start, target.size, view, inflow.advance)
+            await context.peers.piece(
+                provider, target.digest, start + before, target.size, inflow.rest, inflow.advance(provider)
+            )
             await inflow.finish()
-            await context.download.take(stop - start)
+            await context.download.take(stop - start - before)
         except (StoreFullError, StoreError) as error:
             self._fail(error)
         except P2PDistError as error:
+            self._inflows.keep(piece, inflow)
             self._peer_failed(provider, piece, error)
+        except asyncio.CancelledError:
+            self._inflows.keep(piece, inflow)
+            raise
         else:
             now = context.clock.now()
-            context.health.received(peer, stop - start, now - begun, now)
+            context.health.received(peer, stop - start - before, now - begun, now)
             context.health.succeeded(peer, now)
             self._failures.pop(peer, None)
             self._senders[piece] = peer
             self._got(piece, inflow.digest(), from_upstream=False)
-        self._buffers.give_back(buffer)  # not after a cancellation: a thread may be reading it still
+            self._inflows.done(inflow)
 
-    async def _take_step(self, start: int, piece: int, provider: Provider, at: int, part: memoryview) -> None:
+    async def _take_step(self, piece: int, at: int, part: memoryview, provider: Provider) -> None:
+        start, _ = self._geometry.span(piece)
         await self._target.receive(start + at, part, Source.PEER, provider)
         self._handle(ev.Progressed(piece, provider.peer))
 
@@ -475,6 +481,7 @@ class _Session:
 
     def _got(self, piece: int, digest: bytes, *, from_upstream: bool) -> None:
         self._moved = self._context.clock.now()
+        self._inflows.forget(piece)
         verdict = self._attested.arrived(piece, digest, from_upstream=from_upstream)
         if not from_upstream:
             self._blame(piece)
@@ -582,7 +589,8 @@ class _Session:
 
     def _tell(self, command: ev.Tell) -> None:
         self._outbox.append(command)
-        if command.claim or command.release:
+        first_hand = any(self._attested.is_true(piece) for piece in command.have)
+        if command.claim or command.release or first_hand:
             self._flush()
         elif self._flush_handle is None:
             delay = FLUSH_DELAY * max(1.0, len(self._neighbours) / 8)

@@ -51,6 +51,10 @@ class SwarmHub:
         """From now on, messages about the blob go to the session."""
         self._sessions[digest] = session
 
+    def before(self, digest: Digest) -> int:
+        """How many of the open sessions began before that of this blob."""
+        return next((at for at, each in enumerate(self._sessions) if each == digest), len(self._sessions))
+
     def close(self, digest: Digest) -> None:
         self._sessions.pop(digest, None)
 

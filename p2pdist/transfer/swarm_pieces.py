@@ -6,81 +6,112 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 from p2pdist.errors import P2PDistError
+from p2pdist.records import Provider
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.wire.swarm_messages import PieceHasher
 
-STEP = 128 * 1024
-RELAY_STEP = 256 * 1024
+STEP = 256 * 1024
+RELAY_STEP = 512 * 1024
+TakeStep = Callable[[int, memoryview, Provider], Coroutine[None, None, None]]
 # Of a run that others are to divide: taking so little in costs less than breaking it off.
 KEPT_TAIL = 256 * 1024
 
 
-class Buffers:
-    """Piece buffers that are used again: fresh memory costs the kernel as much as copying into it."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._free: list[bytearray] = []
-
-    def take(self, size: int) -> bytearray:
-        """At least ``size`` bytes, which is at most a piece."""
-        return self._free.pop() if self._free else bytearray(max(size, self._size))
-
-    def give_back(self, buffer: bytearray) -> None:
-        self._free.append(buffer)
-
-
 class Inflow:
-    """A piece on its way from a peer into its buffer: written out step by step, to be passed on while it arrives.
+    """A piece on its way from peers into its buffer: written out step by step, to be passed on while it arrives.
 
-    ``take`` writes one step, given its offset in the piece; its errors are raised by ``finish``. One step at a time is
-    under way; what comes meanwhile goes with the next.
+    ``take`` writes a step, given its offset in the piece, the bytes and who sent them; its errors are raised by
+    ``finish``. One step at a time is under way; what comes meanwhile goes with the next. When a peer is left in mid-piece
+    the next one goes on at ``filled``.
     """
 
-    def __init__(
-        self,
-        view: memoryview,
-        take: Callable[[int, memoryview], Coroutine[None, None, None]],
-        tasks: asyncio.TaskGroup,
-    ) -> None:
-        self._view = view
+    def __init__(self, buffer: bytearray, size: int, take: TakeStep, tasks: asyncio.TaskGroup) -> None:
+        self.buffer = buffer
+        self.filled = 0
+        self._view = memoryview(buffer)[:size]
         self._take = take
         self._tasks = tasks
         self._hasher = PieceHasher()
         self._taken = 0
+        self._provider: Provider | None = None
         self._step: asyncio.Task[None] | None = None
         self._error: P2PDistError | None = None
 
-    def advance(self, filled: int) -> None:
-        """So many bytes from the start are there."""
-        idle = self._step is None or self._step.done()
-        if idle and self._error is None and filled - self._taken >= RELAY_STEP:
-            self._step = self._tasks.create_task(self._guarded(filled))
+    @property
+    def rest(self) -> memoryview:
+        """Where the bytes that are missing belong."""
+        return self._view[self.filled :]
 
-    async def _guarded(self, filled: int) -> None:
+    def advance(self, provider: Provider) -> Callable[[int], None]:
+        """To be told how many bytes of ``rest``, as it is now, have come from ``provider``."""
+        base, self._provider = self.filled, provider
+
+        def moved(count: int) -> None:
+            self.filled = base + count
+            idle = self._step is None or self._step.done()
+            if idle and self._error is None and self.filled - self._taken >= RELAY_STEP:
+                self._step = self._tasks.create_task(self._guarded())
+
+        return moved
+
+    async def _guarded(self) -> None:
         try:
-            await self._write(filled)
+            await self._write()
         except P2PDistError as error:
             self._error = error
 
-    async def _write(self, filled: int) -> None:
-        at, part = self._taken, self._view[self._taken : filled]
-        self._taken = filled
+    async def _write(self) -> None:
+        at, part = self._taken, self._view[self._taken : self.filled]
+        self._taken = self.filled
         self._hasher.update(part)
-        await self._take(at, part)
+        assert self._provider is not None
+        await self._take(at, part, self._provider)
 
     async def finish(self) -> None:
-        """Write the rest; raises what a step raised."""
+        """All of ``rest`` has come: write what is left; raises what a step raised."""
+        self.filled = len(self._view)
         if self._step is not None:
             await self._step
         if self._error is not None:
             raise self._error
-        if self._taken < len(self._view):
-            await self._write(len(self._view))
+        if self._taken < self.filled:
+            await self._write()
 
     def digest(self) -> bytes:
         """The piece's digest, once it is finished."""
         return self._hasher.digest()
+
+
+class Inflows:
+    """The pieces that come from peers, those that were left in the middle among them; at most ``most`` of these."""
+
+    def __init__(self, size: int, most: int) -> None:
+        self._size = size
+        self._most = most
+        self._free: list[bytearray] = []
+        self._left: dict[int, Inflow] = {}
+
+    def take(self, piece: int, size: int, take: TakeStep, tasks: asyncio.TaskGroup) -> Inflow:
+        """Go on with a piece, or begin it."""
+        left = self._left.pop(piece, None)
+        if left is not None:
+            return left
+        # Fresh memory costs the kernel as much as copying into it, so it is used again.
+        buffer = self._free.pop() if self._free else bytearray(max(size, self._size))
+        return Inflow(buffer, size, take, tasks)
+
+    def keep(self, piece: int, inflow: Inflow) -> None:
+        """The piece was left in the middle."""
+        if inflow.filled and len(self._left) < self._most:
+            self._left[piece] = inflow
+
+    def forget(self, piece: int) -> None:
+        """The piece is here, or what came of it is not to be used."""
+        self._left.pop(piece, None)
+
+    def done(self, inflow: Inflow) -> None:
+        """The piece is whole, and nobody looks at its buffer any more."""
+        self._free.append(inflow.buffer)
 
 
 class Run:
