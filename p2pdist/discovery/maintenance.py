@@ -28,6 +28,7 @@ _GREET_AGAIN = 3
 _PROBES = 4
 _QUIET_PINGS = 6
 _SWEEP_EVERY = 60.0
+_LOOKS = (0.3, 0.7, 1.5, 3.0, 6.0, 15.0, 30.0, 60.0, 120.0)
 
 
 class Maintenance:
@@ -51,6 +52,7 @@ class Maintenance:
             self._remembered = await asyncio.to_thread(snapshot.load, path)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bootstrap())
+            tasks.create_task(self._settle_in())
             tasks.create_task(self._probe())
             tasks.create_task(self._refresh())
 
@@ -136,6 +138,15 @@ class Maintenance:
         """Meet the nodes nearest to this one, and some far away: their answers fill the table."""
         await self._server.crawl(ContentKey(self._server.settings.peer.raw))
         await self._server.crawl(ContentKey(self._dice.randbytes(20)))
+
+    async def _settle_in(self) -> None:
+        """Where many nodes start at once, whom one meets first knows few others yet: look again, ever less often."""
+        await self._greeted.wait()
+        for pause in _LOOKS:
+            await self._clock.sleep(pause * self._dice.uniform(0.8, 1.2))
+            await self._greet_some()
+            if len(self._server.table):
+                await self.look_around()
 
     async def _probe(self) -> None:
         """Ask suspects when they are due, and now and then those quiet for long, before a pull has to find out."""

@@ -1,9 +1,9 @@
 """This host's part in dividing what has to come from upstream, or from the few members that hold everything.
 
 Rules:
-- A piece belongs to the member that claimed least so far, then to the first in the piece's order (rendezvous); after
-  ``rank_delay`` seconds unclaimed it may be taken by the second as well, and so on. The clock of a piece starts when
-  this host first misses a source for it.
+- The members take turns, piece by piece, in the order of the ring (ring.py). A piece that is unclaimed after
+  ``rank_delay`` seconds may be taken by the next as well, and so on. The clock of a piece starts when this host first
+  misses a source for it.
 - A host whose pieces spread more slowly than those of others (spread.py) stands back until they have: so the division
   follows what each host's links can carry.
 - Two claims of one piece within ``race`` seconds are a race, which the order decides; a later one is a take-over and wins.
@@ -19,7 +19,7 @@ import math
 from collections.abc import Collection, Iterable
 
 from p2pdist.swarm.members import Member
-from p2pdist.swarm.rendezvous import rank, weight
+from p2pdist.swarm.rendezvous import weight
 from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.swarm.spread import Spread
 
@@ -78,28 +78,15 @@ class Division:
         """Whether upstream may be asked now."""
         return not self.over and self.quiet_until <= now
 
-    def rivals(self, members: Collection[Member], now: float) -> tuple[int, list[int]]:
-        """How many members claimed less so far, and the seeds of those that claimed as much. Who has not claimed for
-        long follows, or stands back, and is no rival, unless nobody has."""
-        active = [member for member in members if self._is_rival(member, now)]
-        if not active:
-            return 0, [member.seed for member in members if not member.complete]
-        fewer = sum(member.claimed < self.claimed for member in active)
-        return fewer, [member.seed for member in active if member.claimed == self.claimed]
-
     def _is_rival(self, member: Member, now: float) -> bool:
         lately = now - max(self._settings.rival, 2.0 * self.spread.typical)
         return not member.complete and member.claiming >= lately
 
-    def due(self, piece: int, rivals: tuple[int, list[int]], most: int | None, now: float) -> bool:
-        """Whether a piece without source is this host's to claim; ``most`` bounds the ranks that are waited for."""
+    def due(self, piece: int, turn: int, most: int | None, now: float) -> bool:
+        """Whether a piece without source is this host's to claim: ``turn`` others come first; ``most`` bounds how many of
+        them are waited for."""
         opened = self._open_since.setdefault(piece, now)
-        place = rivals[0]
-        if now - opened < self._settings.rank_delay * (place if most is None else min(place, most)):
-            return False
-        place += rank(self._seed, rivals[1], piece)
-        if most is not None:
-            place = min(place, most)
+        place = turn if most is None else min(turn, most)
         return now - opened >= self._settings.rank_delay * place
 
     def reopen(self, piece: int, now: float) -> None:

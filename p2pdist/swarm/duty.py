@@ -11,6 +11,7 @@ from p2pdist.swarm.division import Division
 from p2pdist.swarm.flights import Flights
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.members import Members
+from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings
 
 
@@ -24,6 +25,7 @@ class Duty:
         members: Members,
         flights: Flights,
         division: Division,
+        ring: Ring,
         settings: PlannerSettings,
     ) -> None:
         self._geometry = geometry
@@ -31,6 +33,7 @@ class Duty:
         self._members = members
         self._flights = flights
         self._division = division
+        self._ring = ring
         self._settings = settings
         self.open_claims = settings.open_claims
 
@@ -63,19 +66,19 @@ class Duty:
         room = self.open_claims - len(members.claims) - len(division.flights)
         if room <= 0 and members.table:
             return None
-        looked, rivals = 0, division.rivals(members.table.values(), now)
+        looked = 0
         for piece in self._choice.missing():
             if piece in members.holders and (not starved or members.usable(piece, now)):
                 continue
             most = self._settings.wanted_ranks if piece in self._choice.wanted else None
-            if division.due(piece, rivals, most, now):
+            if division.due(piece, self._ring.turn(piece), most, now):
                 return piece
             looked += 1
             if looked >= room:
                 return None
-        return self._laggard(rivals, now) if not looked else None
+        return self._laggard(now) if not looked else None
 
-    def _laggard(self, rivals: tuple[int, list[int]], now: float) -> int | None:
+    def _laggard(self, now: float) -> int | None:
         """Endgame: a piece whose only source is far slower than is usual, to be fetched once more."""
         if self._choice.lacking > self._settings.endgame or self._members.seeds or self._choice.large:
             return None
@@ -84,7 +87,7 @@ class Duty:
             if (
                 lags
                 and len(self._members.holders.get(piece, ())) < 2
-                and self._division.due(piece, rivals, None, now)
+                and self._division.due(piece, self._ring.turn(piece), None, now)
             ):
                 return piece
         return None

@@ -66,7 +66,7 @@ class Planner:
         parts = self._members, self._flights, self._division
         self._ring = Ring((zone, self._seed))
         self._choice = Choice(geometry.count, self._seed, self.held, *parts, self._ring, self.settings)
-        self._duty = Duty(geometry, self._choice, *parts, self.settings)
+        self._duty = Duty(geometry, self._choice, *parts, self._ring, self.settings)
         self._started = False
         self._arrived = now
         self._gave_up = False
@@ -103,8 +103,13 @@ class Planner:
         return frozenset(self._members.table)
 
     def give_way(self, others: int) -> None:
-        """So many other blobs were begun here before this one and are not whole: they come first."""
+        """So many other blobs that were begun here before this one ask upstream for pieces: they come first."""
         self._duty.open_claims = max(1, self.settings.open_claims >> others)
+
+    @property
+    def claiming(self) -> bool:
+        """Whether there are pieces that nobody is known to hold or fetch."""
+        return any(piece not in self._members.holders for piece in self._choice.missing())
 
     def is_complete(self, peer: PeerId) -> bool:
         """Whether a neighbour holds every piece (and so need not be told of any)."""

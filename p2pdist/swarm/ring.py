@@ -33,6 +33,10 @@ class Ring:
         self._at = bisect_left([place for place, _ in circle], self._own)
         self._places = {member: at for at, (_, member) in enumerate(circle) if member is not None}
 
+    def turn(self, piece: int) -> int:
+        """How many members' turn it is before this host's to fetch a piece from upstream."""
+        return (self._at - piece) % len(self._circle)
+
     def toward(self, origin: Member) -> Iterator[Member]:
         """Those from whom a piece that ``origin`` fetches may come, the nearest to this host first, ``origin`` last; none
         when that is not in the circle."""

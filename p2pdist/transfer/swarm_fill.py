@@ -302,6 +302,11 @@ class _Session:
         self._answer_came(peer)
         self._handle(ev.MemberLeft(peer))
 
+    @property
+    def claiming(self) -> bool:
+        """As Session.claiming."""
+        return self._planner.claiming
+
     def lost(self, peer: PeerId) -> None:
         """As Session.lost."""
         if peer in self._neighbours:

@@ -7,6 +7,7 @@ store knows. Bounded: sessions by the fetches in progress, neighbours by MAX_MEM
 from __future__ import annotations
 
 import logging
+from itertools import takewhile
 from typing import Protocol
 
 from p2pdist.errors import InvalidInputError
@@ -26,6 +27,10 @@ class Session(Protocol):
     def message(self, sender: PeerId, message: SwarmMessage) -> None: ...
 
     def lost(self, peer: PeerId) -> None: ...
+
+    @property
+    def claiming(self) -> bool:
+        """Whether there are pieces that nobody has or fetches."""
 
 
 class SwarmHub:
@@ -52,8 +57,9 @@ class SwarmHub:
         self._sessions[digest] = session
 
     def before(self, digest: Digest) -> int:
-        """How many of the open sessions began before that of this blob."""
-        return next((at for at, each in enumerate(self._sessions) if each == digest), len(self._sessions))
+        """How many sessions that began before this blob's still have something to ask of upstream."""
+        earlier = takewhile(lambda each: each != digest, self._sessions)
+        return sum(self._sessions[each].claiming for each in earlier)
 
     def close(self, digest: Digest) -> None:
         self._sessions.pop(digest, None)
