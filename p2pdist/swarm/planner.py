@@ -459,6 +459,8 @@ class Planner:
             if having * 2 > self._choice.leechers:
                 late.setdefault(member, []).append(piece)
         sources = {member for piece in self._flights.pieces for member in self._flights.of(piece)}
+        enough = 1 if self._choice.lacking <= settings.endgame else settings.late
+        late = {member: pieces for member, pieces in late.items() if len(pieces) >= enough}
         if len(late) != 1 or len(sources) < 2:
             return
         for member, pieces in late.items():

@@ -11,7 +11,8 @@ class PlannerSettings:
 
     ``per_peer``, ``flights``: requests to one neighbour, and to all (``large_flights`` in swarms larger than ``core``);
     ``relayed``: requests to a neighbour in the ring. ``lag``: what most others have had for so long, or twice the usual
-    time, should be here; ``lag_pause``: so long the neighbour that did not bring it is stepped over, doubled each time.
+    time, should be here; ``late``: so many pieces that are not make the neighbour that is to bring them a laggard;
+    ``lag_pause``: so long the neighbour that did not bring it is stepped over, doubled each time.
     ``window``: how far ahead of the front pieces are fetched. ``upstream_flights``: own requests to upstream.
     ``backlog``: pieces claimed and not yet spread. ``open_claims``: of all members together, as far as known.
     ``fan_out``: so many neighbours take a piece from its claimer, when the swarm is larger than ``core``.
@@ -23,6 +24,7 @@ class PlannerSettings:
     per_peer: int = 2
     relayed: int = 16
     lag: float = 0.6
+    late: int = 3
     lag_pause: float = 4.0
     flights: int = 64
     large_flights: int = 12
