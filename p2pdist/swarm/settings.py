@@ -48,7 +48,7 @@ class PlannerSettings:
     upstream_failures: int = 6
     starved: float = 5.0
     give_up_after: float = 5.0
-    endgame: int = 4
-    endgame_after: float = 1.0
+    endgame: int = 2
+    endgame_after: float = 3.0
     far: int = 1
     eager: bool = True
