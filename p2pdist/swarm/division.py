@@ -69,7 +69,7 @@ class Division:
             self.core = now - self._news > self._settings.follow_patience * (1.0 + 2.0 * share)
         if not self.core:
             return False
-        unspread = (4 if large else 1) + self.spread.done
+        unspread = 4 + self.spread.done
         if self.spread.unspread >= min(self._settings.backlog, unspread):
             return not others and not any(self._is_rival(member, now) for member in members)
         return not others or not self.spread.behind
