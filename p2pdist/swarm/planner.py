@@ -104,7 +104,7 @@ class Planner:
 
     def give_way(self, others: int) -> None:
         """So many other blobs that were begun here before this one ask upstream for pieces: they come first."""
-        self._duty.open_claims = max(1, self.settings.open_claims >> others)
+        self._duty.open_claims = 1 if others else self.settings.open_claims
 
     @property
     def claiming(self) -> bool:

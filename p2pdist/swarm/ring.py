@@ -1,9 +1,10 @@
 """The ring along which pieces travel from the member that fetched them to all the others.
 
-The members stand in a circle, by zone and then by rendezvous. A piece goes from its fetcher both ways round, from each
-member to the next, while it is still arriving there: so each member receives nearly everything from two others and sends
-nearly everything to two, over few, full connections, and each piece crosses into a zone once or twice. That costs a
-fraction of the CPU that as many trickles as there are members would. A member that lags, is busy or does not deliver is
+The members stand in a circle, by zone and then by rendezvous. A piece goes from its fetcher round it, from each member to
+the next, while it is still arriving there: so each member receives nearly everything from one other and sends nearly
+everything to one, over few, full connections, and each piece crosses into a zone once. That costs a fraction of the CPU
+that as many trickles as there are members would. In a circle of more than ONE_WAY pieces go both ways round, for half as
+many hops. A member that lags, is busy or does not deliver is
 stepped over.
 """
 
@@ -13,6 +14,9 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from p2pdist.swarm.members import Member
+
+
+ONE_WAY = 12
 
 
 class Ring:
@@ -43,7 +47,8 @@ class Ring:
         place, count = self._places.get(origin), len(self._circle)
         if place is None:
             return
-        step = -1 if (self._at - place) % count <= count // 2 else 1
+        one_way = count <= ONE_WAY
+        step = -1 if one_way or (self._at - place) % count <= count // 2 else 1
         at = self._at
         while at != place:
             at = (at + step) % count

@@ -32,7 +32,7 @@ class PlannerSettings:
     upstream_flights: int = 1
     backlog: int = 16
     spread_to: float = 0.5
-    open_claims: int = 4
+    open_claims: int = 3
     race: float = 1.0
     rival: float = 5.0
     fan_out: int = 16

@@ -11,7 +11,7 @@ from p2pdist.swarm.geometry import Geometry
 from p2pdist.wire.swarm_messages import PieceHasher
 
 STEP = 256 * 1024
-RELAY_STEP = 512 * 1024
+RELAY_STEP = 256 * 1024
 TakeStep = Callable[[int, memoryview, Provider], Coroutine[None, None, None]]
 # Of a run that others are to divide: taking so little in costs less than breaking it off.
 KEPT_TAIL = 256 * 1024
