@@ -44,6 +44,7 @@ class Division:
         self.failures = 0
         self.denied = False
         self._begin_at = now
+        self._ahead_until = now
 
     @property
     def over(self) -> bool:
@@ -58,6 +59,8 @@ class Division:
         self.core = ahead < self._settings.core
         if ahead:
             self._begin_at = now + self._settings.head_start
+        else:
+            self._ahead_until = now + self._settings.head_start
 
     def news(self, now: float) -> None:
         """Something new came into the neighbourhood."""
@@ -90,6 +93,8 @@ class Division:
         """Whether a piece without source is this host's to claim: ``turn`` others come first; ``most`` bounds how many of
         them are waited for."""
         opened = self._open_since.setdefault(piece, now)
+        if now < self._ahead_until:
+            return True
         place = turn if most is None else min(turn, most)
         return now - opened >= self._settings.rank_delay * place
 

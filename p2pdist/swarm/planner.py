@@ -448,20 +448,23 @@ class Planner:
 
     def _step_over_laggards(self, now: float) -> None:
         """What most others have had for a while should be here: the neighbour that it is to come from is slow. When that
-        is so of all neighbours, it is this host that is."""
+        is so of several neighbours, it is this host that is."""
         settings, members = self.settings, self._members
-        before = now - max(settings.lag, 2.0 * self._division.spread.typical)
+        patience = max(settings.lag, 2.0 * self._division.spread.typical)
+        waiting = set(self._flights.stalled(now - 3.0 * patience, since_start=True))
         late: dict[Member, list[int]] = {}
-        for piece, member in self._flights.stalled(before, since_start=True):
+        for piece, member in self._flights.stalled(now - patience, since_start=True):
+            if not members.has(member, piece) and (piece, member) not in waiting:
+                continue  # it may be waiting for a slow one itself, and about to step over that
             having = sum(
                 piece in other.have for other in members.holders.get(piece, ()) if other is not member
             )
             if having * 2 > self._choice.leechers:
                 late.setdefault(member, []).append(piece)
-        sources = {member for piece in self._flights.pieces for member in self._flights.of(piece)}
+        stepped_over = sum(member.lags_until > now for member in members.table.values())
         enough = 1 if self._choice.lacking <= settings.endgame else settings.late
         late = {member: pieces for member, pieces in late.items() if len(pieces) >= enough}
-        if len(late) != 1 or len(sources) < 2:
+        if len(late) != 1 or stepped_over >= settings.laggards:
             return
         for member, pieces in late.items():
             member.lags = min(4, member.lags + 1)

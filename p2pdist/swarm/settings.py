@@ -11,7 +11,8 @@ class PlannerSettings:
 
     ``per_peer``, ``flights``: requests to one neighbour, and to all (``large_flights`` in swarms larger than ``core``);
     ``relayed``: requests to a neighbour in the ring. ``lag``: what most others have had for so long, or twice the usual
-    time, should be here; ``late``: so many pieces that are not make the neighbour that is to bring them a laggard;
+    time, should be here; ``late``: so many pieces that are not make the neighbour that is to bring them a laggard, of
+    which there are at most ``laggards`` at a time;
     ``lag_pause``: so long the neighbour that did not bring it is stepped over, doubled each time.
     ``window``: how far ahead of the front pieces are fetched. ``upstream_flights``: own requests to upstream.
     ``backlog``: pieces claimed and not yet spread. ``open_claims``: of all members together, as far as known, and one more
@@ -24,9 +25,10 @@ class PlannerSettings:
 
     per_peer: int = 2
     relayed: int = 16
-    lag: float = 0.6
+    lag: float = 0.4
     late: int = 3
-    lag_pause: float = 4.0
+    laggards: int = 3
+    lag_pause: float = 8.0
     flights: int = 64
     large_flights: int = 12
     window: int = 192
@@ -34,7 +36,7 @@ class PlannerSettings:
     backlog: int = 16
     spread_to: float = 0.5
     head_start: float = 0.5
-    open_claims: int = 3
+    open_claims: int = 5
     more_claims: int = 6
     most_claims: int = 8
     race: float = 1.0

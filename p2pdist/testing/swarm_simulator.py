@@ -118,6 +118,7 @@ class _Part:
 
     __slots__ = (
         "blob",
+        "claimed",
         "flushing",
         "host",
         "incoming",
@@ -139,6 +140,7 @@ class _Part:
         self.incoming: dict[tuple[int, int], _Transfer] = {}
         self.waiting: dict[int, list[_Transfer]] = {}
         self.outbox: list[int] = []
+        self.claimed: set[int] = set()
         self.runs: list[deque[int]] = []
         self.flushing = False
         self.stopped = False
@@ -375,7 +377,8 @@ class Simulation:
 
     def _tell(self, part: _Part, command: ev.Tell) -> None:
         part.outbox.extend(command.have)
-        if command.claim or command.release:
+        part.claimed.update(command.claim)
+        if command.claim or command.release or not part.claimed.isdisjoint(command.have):
             self._flush(part, command.claim, command.release)
         elif not part.flushing:
             part.flushing = True
@@ -407,6 +410,8 @@ class Simulation:
 
     def _prepare(self, source: _Part, part: _Part, piece: int) -> _Transfer:
         transfer = _Transfer(source, part, piece, self._chunks(part.blob, piece))
+        if source.host is not self._origin:  # what came of the piece from another peer is not sent again
+            transfer.sent = transfer.received = part.progress[piece]
         part.incoming[(source.host.index, piece)] = transfer
         return transfer
 
