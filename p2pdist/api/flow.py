@@ -22,7 +22,7 @@ from typing import Protocol, cast
 from aiohttp import web
 
 from p2pdist.api.peer_gate import CREDENTIALS, PEER_HEADER
-from p2pdist.api.sendfile import Pace, writable
+from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, writable
 from p2pdist.clock import Clock
 from p2pdist.errors import InvalidInputError, P2PDistError
 from p2pdist.oci.digest import Digest
@@ -285,18 +285,27 @@ class _Flow(asyncio.Protocol):
             if isinstance(request, Cancel):
                 self._forget(request.handle)
                 continue
-            source = None
-            status = _BUSY if len(self._wants) >= MAX_WANTS else _GONE
-            if status == _GONE and request.handle not in self._wants:
-                source = await self._source(request.digest)
-            if source is None:
-                await out.refuse(request.handle, status)
-            elif source.size != request.size:
-                self._leave(request.digest, source)
-                await out.refuse(request.handle, _OTHER_SIZE)
-            else:
-                source.wants += 1
-                self._wants[request.handle] = _Open(request, source, self._door.now())
+            refusal = await self._take(request)
+            if refusal is not None:
+                await out.refuse(request.handle, refusal)
+
+    async def _take(self, want: Want) -> int | None:
+        """Take a want on; else the status that refuses it."""
+        if len(self._wants) >= MAX_WANTS:
+            return _BUSY
+        if want.handle in self._wants:
+            return _GONE
+        if len(self._sources) >= MAX_BLOBS and want.digest not in self._sources:
+            return _BUSY
+        source = await self._source(want.digest)
+        if source is None:
+            return _GONE
+        if source.size != want.size:
+            self._leave(want.digest, source)
+            return _OTHER_SIZE
+        source.wants += 1
+        self._wants[want.handle] = _Open(want, source, self._door.now())
+        return None
 
     async def _source(self, digest: Digest) -> _Source | None:
         source = self._sources.get(digest)
@@ -305,16 +314,10 @@ class _Flow(asyncio.Protocol):
             source.close()
             source = None
         if source is None:
-            self._close_unused()
             source = await self._door.source(digest, self._news.set)
             if source is not None:
                 self._sources[digest] = source
         return source
-
-    def _close_unused(self) -> None:
-        if len(self._sources) >= MAX_BLOBS // 2:
-            for digest, source in list(self._sources.items()):
-                self._leave(digest, source)
 
     def _leave(self, digest: Digest, source: _Source) -> None:
         if not source.wants and self._sources.get(digest) is source:
