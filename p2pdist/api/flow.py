@@ -210,6 +210,7 @@ class _Flow(asyncio.Protocol):
         self._room = asyncio.Event()
         self._room.set()
         self._over = False
+        self._look_at = 0.0
 
     # -- asyncio.Protocol --
 
@@ -265,6 +266,7 @@ class _Flow(asyncio.Protocol):
         while not self._over:
             self._news.clear()
             await self._take_requests(out)
+            await self._refuse_late(out)
             want = self._ready()
             if want is not None:
                 quiet = 0.0
@@ -277,7 +279,6 @@ class _Flow(asyncio.Protocol):
                 quiet = 0.0 if self._wants else quiet + _CHECK
                 if quiet >= IDLE:
                     return
-                await self._refuse_late(out)
 
     async def _take_requests(self, out: _Out) -> None:
         arrived, self._arrived = self._arrived, []
@@ -341,7 +342,11 @@ class _Flow(asyncio.Protocol):
         return None
 
     async def _refuse_late(self, out: _Out) -> None:
-        before = self._door.now() - WAIT
+        """Looks once in _CHECK seconds, however busy the flow is with other wants."""
+        now = self._door.now()
+        if now < self._look_at:
+            return
+        self._look_at, before = now + _CHECK, now - WAIT
         for handle, want in list(self._wants.items()):
             if want.since < before or want.source.failed:
                 self._forget(handle)
