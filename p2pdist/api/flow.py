@@ -3,6 +3,7 @@
 Always true here:
 - only who has proven the cluster key opens a flow, and every request on it is sealed;
 - a frame's bytes are all there before its head is sent, so that nothing on the connection waits for what is still to come;
+- a peer that takes no byte for PROGRESS_TIMEOUT seconds is cut off;
 - every want ends: sent, cancelled, or refused when nothing of it has come for WAIT seconds;
 - at most MAX_WANTS wants and MAX_BLOBS open files a flow; MAX_FLOWS flows a peer;
 - ``hooks.sent`` has been told of exactly the body bytes that the kernel (TLS: the transport) took.
@@ -215,6 +216,8 @@ class _Flow(asyncio.Protocol):
     # -- asyncio.Protocol --
 
     def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
         try:
             for mac, payload in self._requests.feed(data):
                 if not hmac.compare_digest(mac, self._seal.next(payload)):
@@ -394,7 +397,7 @@ class _Plain:
             try:
                 sent = await self._sendfile(source, offset, stop - offset)
             except BlockingIOError:
-                await writable(self._socket.fileno())
+                await writable(self._socket.fileno(), PROGRESS_TIMEOUT)
                 continue
             if not sent:
                 raise ConnectionAbortedError("a file became shorter while it was sent")
@@ -423,7 +426,7 @@ class _Plain:
             try:
                 view = view[self._socket.send(view, flags) :]
             except BlockingIOError:
-                await writable(self._socket.fileno())
+                await writable(self._socket.fileno(), PROGRESS_TIMEOUT)
 
     def close(self) -> None:
         self._socket.close()
@@ -452,7 +455,8 @@ class _Sealed:
 
     async def write(self, data: bytes) -> None:
         self._transport.write(data)
-        await self._room.wait()
+        async with asyncio.timeout(PROGRESS_TIMEOUT):
+            await self._room.wait()
 
     def close(self) -> None:
         """Nothing of its own."""
