@@ -18,6 +18,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from aiohttp import web
@@ -71,6 +72,7 @@ class PartialBlob(Protocol):
 
 Partials = Callable[[Digest], "PartialBlob | None"]
 Sent = Callable[[PeerId, int], None]
+Count = Callable[[int], None]
 
 
 class _Source:
@@ -181,9 +183,12 @@ class FlowDoor:
     def seal(self, credentials: Credentials) -> FrameSeal:
         return self._auth.frames(credentials)
 
-    async def went(self, peer: PeerId, size: int) -> None:
+    def sent(self, peer: PeerId, size: int) -> None:
         """So many body bytes have left."""
         self._sent(peer, size)
+
+    async def pace(self, size: int) -> None:
+        """Wait until the upload limit allows more, after ``size`` bytes."""
         if self._pace is not None:
             await self._pace(size)
 
@@ -253,7 +258,8 @@ class _Flow(asyncio.Protocol):
     async def run(self, welcome: bytes) -> None:
         """Say ``welcome``, and serve until the connection ends."""
         plain = self._transport.get_extra_info("sslcontext") is None
-        out = _Plain(self._transport) if plain else _Sealed(self._transport, self._room)
+        count = partial(self._door.sent, self._peer)
+        out = _Plain(self._transport, count) if plain else _Sealed(self._transport, count, self._room)
         try:
             await out.write(welcome)
             await self._serve(out)
@@ -363,11 +369,11 @@ class _Flow(asyncio.Protocol):
         want.since = self._door.now()
         if want.position >= want.stop:
             self._forget(want.handle)
-        await self._door.went(self._peer, length)
+        await self._door.pace(length)
 
 
 class _Out(Protocol):
-    """How frames leave."""
+    """How frames leave. The body bytes among them are counted as they do."""
 
     async def data(self, handle: int, source: _Source, offset: int, length: int) -> None: ...
 
@@ -382,15 +388,15 @@ class _Plain:
     """By sendfile on a duplicate of the connection's socket, which is non-blocking: the loop waits, not a thread. Bytes
     that have only just arrived are in memory, so no thread is needed to read them either."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, count: Count) -> None:
+        self._count = count
         self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         self._socket.setblocking(False)
 
     async def data(self, handle: int, source: _Source, offset: int, length: int) -> None:
-        await self.write(HEAD.pack(DATA, handle, length), socket.MSG_MORE)
+        await self._write(HEAD.pack(DATA, handle, length), socket.MSG_MORE)
         if source.file is None:
-            assert source.reader is not None
-            await self.write(await source.reader.read(offset, length))
+            await self._write(await _read(source, offset, length), count=self._count)
             return
         stop = offset + length
         while offset < stop:
@@ -401,6 +407,7 @@ class _Plain:
                 continue
             if not sent:
                 raise ConnectionAbortedError("a file became shorter while it was sent")
+            self._count(sent)
             offset += sent
 
     async def _sendfile(self, source: _Source, offset: int, length: int) -> int:
@@ -413,48 +420,68 @@ class _Plain:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # looked at: nobody else will
+            if not future.cancelled() and future.exception() is None:
+                self._count(future.result())
             raise
 
     async def refuse(self, handle: int, status: int) -> None:
         await self.write(HEAD.pack(REFUSED, handle, status))
 
-    async def write(self, data: bytes, flags: int = 0) -> None:
+    async def write(self, data: bytes) -> None:
+        await self._write(data)
+
+    async def _write(self, data: bytes, flags: int = 0, count: Count | None = None) -> None:
         view = memoryview(data)
         while view:
             try:
-                view = view[self._socket.send(view, flags) :]
+                sent = self._socket.send(view, flags)
             except BlockingIOError:
                 await writable(self._socket.fileno(), PROGRESS_TIMEOUT)
+                continue
+            view = view[sent:]
+            if count is not None:
+                count(sent)
 
     def close(self) -> None:
         self._socket.close()
 
 
+async def _read(source: _Source, offset: int, length: int) -> bytes:
+    if source.file is not None:
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(None, os.pread, source.file, length, offset)
+    else:
+        assert source.reader is not None
+        data = await source.reader.read(offset, length)
+    if len(data) < length:
+        raise ConnectionAbortedError("a blob became shorter while it was sent")
+    return data
+
+
 class _Sealed:
     """Through the transport, which makes TLS records."""
 
-    def __init__(self, transport: asyncio.Transport, room: asyncio.Event) -> None:
+    def __init__(self, transport: asyncio.Transport, count: Count, room: asyncio.Event) -> None:
         self._transport = transport
+        self._count = count
         self._room = room
 
     async def data(self, handle: int, source: _Source, offset: int, length: int) -> None:
-        loop = asyncio.get_running_loop()
-        if source.file is not None:
-            data = await loop.run_in_executor(None, os.pread, source.file, length, offset)
-        else:
-            assert source.reader is not None
-            data = await source.reader.read(offset, length)
-        if len(data) < length:
-            raise ConnectionAbortedError("a file became shorter while it was sent")
-        await self.write(HEAD.pack(DATA, handle, length) + data)
+        data = await _read(source, offset, length)
+        if self._transport.is_closing():
+            raise ConnectionResetError("the flow's connection is closed")
+        self._transport.write(HEAD.pack(DATA, handle, length) + data)
+        self._count(length)
+        await self._drained()
 
     async def refuse(self, handle: int, status: int) -> None:
         await self.write(HEAD.pack(REFUSED, handle, status))
 
     async def write(self, data: bytes) -> None:
         self._transport.write(data)
+        await self._drained()
+
+    async def _drained(self) -> None:
         async with asyncio.timeout(PROGRESS_TIMEOUT):
             await self._room.wait()
 
