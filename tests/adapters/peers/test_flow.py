@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import pairwise
 
 import pytest
 
-from p2pdist.errors import BusyError, DeniedError, NotFoundError, ProtocolError
+from p2pdist.clock import SystemClock
+from p2pdist.errors import BusyError, DeniedError, NotFoundError, ProtocolError, UnreachableError
 from p2pdist.oci.digest import Digest
 from p2pdist.peers import piece_client
 from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
 from p2pdist.testing.clock import ManualClock
+from p2pdist.wire.records import Endpoint, Provider
 from tests.support_flow import open_descriptors, until
-from tests.support_peers import OTHER_KEY, CountingClientHooks, PeerBench, ServedPeer
+from tests.support_peers import (
+    OTHER_KEY,
+    CountingClientHooks,
+    PeerBench,
+    ServedPeer,
+    auth_of,
+    peer_id,
+)
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -37,7 +47,9 @@ async def test_many_wants_share_one_connection_and_take_turns(bench: PeerBench) 
     hooks, order = CountingClientHooks(), list[int]()
     async with bench.peer() as seed, bench.client(hooks=hooks) as peers:
         blobs = [(seed.shelf.put(data), data) for data in (DATA, OTHER)]
-        jobs = [(*blobs[index % 2], index * 300 * KIB, MIB + index) for index in range(8)]
+        await piece(peers, seed, blobs[0][0], 0, 1, len(DATA))  # a listener just started asks for a greeting
+        before = seed.listener.connections
+        jobs = [(*blobs[index % 2], index * 200 * KIB, MIB + index) for index in range(8)]
         buffers = [bytearray(length) for _, _, _, length in jobs]
 
         async def fetch(index: int) -> None:
@@ -48,12 +60,12 @@ async def test_many_wants_share_one_connection_and_take_turns(bench: PeerBench) 
             )
 
         await asyncio.gather(*(fetch(index) for index in range(8)))
-        assert seed.listener.connections == 1
+        assert seed.listener.connections == before
         assert buffers == [data[at : at + length] for _, data, at, length in jobs]
-        total = sum(map(len, buffers))
+        total = 1 + sum(map(len, buffers))
         assert hooks.bytes_received == await seed.bytes_sent() == total
     assert len(set(order)) == 8
-    blocks = sum(one != other for one, other in zip(order, order[1:], strict=False)) + 1
+    blocks = sum(one != other for one, other in pairwise(order)) + 1
     assert blocks > 8  # someone had to wait in the middle for another
 
 
@@ -71,13 +83,15 @@ async def test_progress_grows_to_less_than_the_whole(bench: PeerBench) -> None:
 async def test_a_refusal_is_of_one_want_and_not_of_the_flow(bench: PeerBench) -> None:
     async with bench.peer() as seed, bench.client() as peers:
         digest, private = seed.shelf.put(DATA), seed.shelf.put(OTHER, shared=False)
+        await piece(peers, seed, digest, 0, 1, len(DATA))
+        before = seed.listener.connections
         for refused, size in ((Digest.of(b"absent"), 10), (private, len(OTHER))):
             with pytest.raises(NotFoundError):
                 await piece(peers, seed, refused, 0, 10, size)
         with pytest.raises(ProtocolError, match="409"):
             await piece(peers, seed, digest, 0, 10, len(DATA) - 1)
         assert await piece(peers, seed, digest, 0, 10, len(DATA)) == DATA[:10]
-        assert seed.listener.connections == 1
+        assert seed.listener.connections == before
 
 
 async def test_busy_is_told_as_busy(bench: PeerBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +111,7 @@ async def test_clocks_that_differ_are_learned(bench: PeerBench) -> None:
     ahead = ManualClock(wall=ManualClock().wall() + 3600)
     async with bench.peer(clock=ahead) as seed, bench.client(clock=ManualClock()) as peers:
         digest = seed.shelf.put(DATA)
-        ahead.advance(5)
+        await ahead.advance(5)
         assert await piece(peers, seed, digest, 0, 10, len(DATA)) == DATA[:10]
 
 
@@ -126,13 +140,14 @@ async def test_a_cancelled_piece_can_be_had_again(bench: PeerBench) -> None:
             peers.piece(seed.provider, digest, 0, len(DATA), memoryview(first), lambda count: begun.set())
         )
         await begun.wait()
+        before = seed.listener.connections
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
         first[:] = bytes(len(first))  # the memory is its owner's again
         assert await piece(peers, seed, digest, MIB, 2 * MIB, len(DATA)) == DATA[MIB : 3 * MIB]
         assert not any(first)
-        assert seed.listener.connections == 1
+        assert seed.listener.connections == before
 
 
 async def test_an_idle_flow_is_closed_without_being_asked(
@@ -143,7 +158,8 @@ async def test_an_idle_flow_is_closed_without_being_asked(
     async with bench.peer() as seed, bench.client() as peers:
         digest = seed.shelf.put(DATA)
         assert await piece(peers, seed, digest, 0, 10, len(DATA)) == DATA[:10]
-        await until(lambda: seed.listener.connections == 0)
+        before = seed.listener.connections
+        await until(lambda: seed.listener.connections < before)
         assert await piece(peers, seed, digest, 0, 10, len(DATA)) == DATA[:10]
 
 
@@ -158,11 +174,6 @@ async def test_those_who_ask_a_silent_peer_at_once_wait_no_longer_than_one() -> 
             await reader.read()
         finally:
             writer.close()
-
-    from p2pdist.clock import SystemClock
-    from p2pdist.errors import UnreachableError
-    from p2pdist.wire.records import Endpoint, Provider
-    from tests.support_peers import auth_of, peer_id
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     provider = Provider(peer_id("silent"), (Endpoint("127.0.0.1", server.sockets[0].getsockname()[1]),))

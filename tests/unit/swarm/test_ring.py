@@ -120,7 +120,7 @@ def test_stepping_over_a_member_leads_where_it_would_have_asked(members: list[Me
     views, origin = rings(members), members[index % len(members)]
     for own, ring in views.items():
         path = list(ring.toward(origin))
-        assert all(list(views[one].toward(origin))[0] is other for one, other in pairwise(path)), own
+        assert all(next(views[one].toward(origin)) is other for one, other in pairwise(path)), own
 
 
 @given(circles(), st.integers(0, 100))

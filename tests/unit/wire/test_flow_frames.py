@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -110,7 +111,7 @@ def test_garbage_is_refused_or_means_something_sound(payload: bytes) -> None:
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     at = sorted({0, len(data), *(each % (len(data) + 1) for each in cuts)})
-    return [data[low:high] for low, high in zip(at, at[1:], strict=False)]
+    return [data[low:high] for low, high in pairwise(at)]
 
 
 @given(
