@@ -84,6 +84,7 @@ async def test_a_cancelled_caller_is_not_written_to_and_the_flow_goes_on(
     async def script(exchange: Exchange) -> None:
         source = Source.opened(exchange)
         first = await source.want()
+        await source.data(first.handle, b"a" * 1000)
         await source.data(first.handle, b"a" * 200 * KIB, announced=600 * KIB)
         assert await source.cancelled() == first.handle
         await source.send(b"b" * 400 * KIB)  # the rest of the frame, and one that was on its way
@@ -105,7 +106,7 @@ async def test_a_cancelled_caller_is_not_written_to_and_the_flow_goes_on(
         assert first.got == before
         assert set(before) == set(b"a.")
         assert len(peer.requests) == 1
-    assert hooks.bytes_received == 600 * KIB + 100 + 500
+    assert hooks.bytes_received == 1000 + 600 * KIB + 100 + 500
 
 
 async def test_a_source_that_stalls_is_left_alone_but_not_the_flow(peers: HttpPeers) -> None:

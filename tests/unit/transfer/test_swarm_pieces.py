@@ -18,6 +18,12 @@ DATA = blob(PIECE)
 ANNA, BERT = (Provider(PeerId(hashlib.sha256(name).digest()[:20]), ()) for name in (b"anna", b"bert"))
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are as many as their size makes them, however fast this runs."""
+    monkeypatch.setattr("p2pdist.transfer.swarm_pieces.STEP_PAUSE", 0.0)
+
+
 class Taken:
     """The steps that were written; ``gate`` holds the next one up, ``error`` makes it fail."""
 
