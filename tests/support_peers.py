@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+from p2pdist.api.flow import Partials
 from p2pdist.api.peer import PeerServerHooks, PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import ConnectionLimits, PeerListener
 from p2pdist.api.sendfile import Pace
@@ -157,6 +158,7 @@ class PeerBench:
         settings: PeerServerSettings | None = None,
         limits: ConnectionLimits | None = None,
         pace: Pace | None = None,
+        partials: Partials | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         tls: PeerTls | None = None,
@@ -172,6 +174,7 @@ class PeerBench:
             settings or PeerServerSettings(name=name),
             hooks,
             pace,
+            partials,
         )
         listener = PeerListener(app, limits, grace=0.1)
         tls = tls or self.tls

@@ -19,6 +19,7 @@ class Exchange:
     head: str
     writer: asyncio.StreamWriter
     auth: HttpAuth
+    reader: asyncio.StreamReader
 
     @property
     def credentials(self) -> Credentials:
@@ -62,7 +63,7 @@ async def scripted_peer(script: Script, auth: HttpAuth | None = None) -> AsyncIt
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             peer.requests.append(head)
-            await script(Exchange(head, writer, auth or auth_of("scripted")))
+            await script(Exchange(head, writer, auth or auth_of("scripted"), reader))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:

@@ -3,6 +3,7 @@
 Always true here:
 - only who has proven the cluster key opens a flow, and every request on it is sealed;
 - a frame's bytes are all there before its head is sent, so that nothing on the connection waits for what is still to come;
+- a peer that takes no byte for PROGRESS_TIMEOUT seconds is cut off;
 - every want ends: sent, cancelled, or refused when nothing of it has come for WAIT seconds;
 - at most MAX_WANTS wants and MAX_BLOBS open files a flow; MAX_FLOWS flows a peer;
 - ``hooks.sent`` has been told of exactly the body bytes that the kernel (TLS: the transport) took.
@@ -17,12 +18,13 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from aiohttp import web
 
 from p2pdist.api.peer_gate import CREDENTIALS, PEER_HEADER
-from p2pdist.api.sendfile import Pace, writable
+from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, writable
 from p2pdist.clock import Clock
 from p2pdist.errors import InvalidInputError, P2PDistError
 from p2pdist.oci.digest import Digest
@@ -70,6 +72,7 @@ class PartialBlob(Protocol):
 
 Partials = Callable[[Digest], "PartialBlob | None"]
 Sent = Callable[[PeerId, int], None]
+Count = Callable[[int], None]
 
 
 class _Source:
@@ -180,9 +183,12 @@ class FlowDoor:
     def seal(self, credentials: Credentials) -> FrameSeal:
         return self._auth.frames(credentials)
 
-    async def went(self, peer: PeerId, size: int) -> None:
+    def sent(self, peer: PeerId, size: int) -> None:
         """So many body bytes have left."""
         self._sent(peer, size)
+
+    async def pace(self, size: int) -> None:
+        """Wait until the upload limit allows more, after ``size`` bytes."""
         if self._pace is not None:
             await self._pace(size)
 
@@ -210,10 +216,13 @@ class _Flow(asyncio.Protocol):
         self._room = asyncio.Event()
         self._room.set()
         self._over = False
+        self._look_at = 0.0
 
     # -- asyncio.Protocol --
 
     def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
         try:
             for mac, payload in self._requests.feed(data):
                 if not hmac.compare_digest(mac, self._seal.next(payload)):
@@ -249,7 +258,8 @@ class _Flow(asyncio.Protocol):
     async def run(self, welcome: bytes) -> None:
         """Say ``welcome``, and serve until the connection ends."""
         plain = self._transport.get_extra_info("sslcontext") is None
-        out = _Plain(self._transport) if plain else _Sealed(self._transport, self._room)
+        count = partial(self._door.sent, self._peer)
+        out = _Plain(self._transport, count) if plain else _Sealed(self._transport, count, self._room)
         try:
             await out.write(welcome)
             await self._serve(out)
@@ -265,6 +275,7 @@ class _Flow(asyncio.Protocol):
         while not self._over:
             self._news.clear()
             await self._take_requests(out)
+            await self._refuse_late(out)
             want = self._ready()
             if want is not None:
                 quiet = 0.0
@@ -277,7 +288,6 @@ class _Flow(asyncio.Protocol):
                 quiet = 0.0 if self._wants else quiet + _CHECK
                 if quiet >= IDLE:
                     return
-                await self._refuse_late(out)
 
     async def _take_requests(self, out: _Out) -> None:
         arrived, self._arrived = self._arrived, []
@@ -285,18 +295,27 @@ class _Flow(asyncio.Protocol):
             if isinstance(request, Cancel):
                 self._forget(request.handle)
                 continue
-            source = None
-            status = _BUSY if len(self._wants) >= MAX_WANTS else _GONE
-            if status == _GONE and request.handle not in self._wants:
-                source = await self._source(request.digest)
-            if source is None:
-                await out.refuse(request.handle, status)
-            elif source.size != request.size:
-                self._leave(request.digest, source)
-                await out.refuse(request.handle, _OTHER_SIZE)
-            else:
-                source.wants += 1
-                self._wants[request.handle] = _Open(request, source, self._door.now())
+            refusal = await self._take(request)
+            if refusal is not None:
+                await out.refuse(request.handle, refusal)
+
+    async def _take(self, want: Want) -> int | None:
+        """Take a want on; else the status that refuses it."""
+        if len(self._wants) >= MAX_WANTS:
+            return _BUSY
+        if want.handle in self._wants:
+            return _GONE
+        if len(self._sources) >= MAX_BLOBS and want.digest not in self._sources:
+            return _BUSY
+        source = await self._source(want.digest)
+        if source is None:
+            return _GONE
+        if source.size != want.size:
+            self._leave(want.digest, source)
+            return _OTHER_SIZE
+        source.wants += 1
+        self._wants[want.handle] = _Open(want, source, self._door.now())
+        return None
 
     async def _source(self, digest: Digest) -> _Source | None:
         source = self._sources.get(digest)
@@ -305,16 +324,10 @@ class _Flow(asyncio.Protocol):
             source.close()
             source = None
         if source is None:
-            self._close_unused()
             source = await self._door.source(digest, self._news.set)
             if source is not None:
                 self._sources[digest] = source
         return source
-
-    def _close_unused(self) -> None:
-        if len(self._sources) >= MAX_BLOBS // 2:
-            for digest, source in list(self._sources.items()):
-                self._leave(digest, source)
 
     def _leave(self, digest: Digest, source: _Source) -> None:
         if not source.wants and self._sources.get(digest) is source:
@@ -338,7 +351,11 @@ class _Flow(asyncio.Protocol):
         return None
 
     async def _refuse_late(self, out: _Out) -> None:
-        before = self._door.now() - WAIT
+        """Looks once in _CHECK seconds, however busy the flow is with other wants."""
+        now = self._door.now()
+        if now < self._look_at:
+            return
+        self._look_at, before = now + _CHECK, now - WAIT
         for handle, want in list(self._wants.items()):
             if want.since < before or want.source.failed:
                 self._forget(handle)
@@ -352,11 +369,11 @@ class _Flow(asyncio.Protocol):
         want.since = self._door.now()
         if want.position >= want.stop:
             self._forget(want.handle)
-        await self._door.went(self._peer, length)
+        await self._door.pace(length)
 
 
 class _Out(Protocol):
-    """How frames leave."""
+    """How frames leave. The body bytes among them are counted as they do."""
 
     async def data(self, handle: int, source: _Source, offset: int, length: int) -> None: ...
 
@@ -371,25 +388,26 @@ class _Plain:
     """By sendfile on a duplicate of the connection's socket, which is non-blocking: the loop waits, not a thread. Bytes
     that have only just arrived are in memory, so no thread is needed to read them either."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, count: Count) -> None:
+        self._count = count
         self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         self._socket.setblocking(False)
 
     async def data(self, handle: int, source: _Source, offset: int, length: int) -> None:
-        await self.write(HEAD.pack(DATA, handle, length), socket.MSG_MORE)
+        await self._write(HEAD.pack(DATA, handle, length), socket.MSG_MORE)
         if source.file is None:
-            assert source.reader is not None
-            await self.write(await source.reader.read(offset, length))
+            await self._write(await _read(source, offset, length), count=self._count)
             return
         stop = offset + length
         while offset < stop:
             try:
                 sent = await self._sendfile(source, offset, stop - offset)
             except BlockingIOError:
-                await writable(self._socket.fileno())
+                await writable(self._socket.fileno(), PROGRESS_TIMEOUT)
                 continue
             if not sent:
                 raise ConnectionAbortedError("a file became shorter while it was sent")
+            self._count(sent)
             offset += sent
 
     async def _sendfile(self, source: _Source, offset: int, length: int) -> int:
@@ -402,49 +420,70 @@ class _Plain:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # looked at: nobody else will
+            if not future.cancelled() and future.exception() is None:
+                self._count(future.result())
             raise
 
     async def refuse(self, handle: int, status: int) -> None:
         await self.write(HEAD.pack(REFUSED, handle, status))
 
-    async def write(self, data: bytes, flags: int = 0) -> None:
+    async def write(self, data: bytes) -> None:
+        await self._write(data)
+
+    async def _write(self, data: bytes, flags: int = 0, count: Count | None = None) -> None:
         view = memoryview(data)
         while view:
             try:
-                view = view[self._socket.send(view, flags) :]
+                sent = self._socket.send(view, flags)
             except BlockingIOError:
-                await writable(self._socket.fileno())
+                await writable(self._socket.fileno(), PROGRESS_TIMEOUT)
+                continue
+            view = view[sent:]
+            if count is not None:
+                count(sent)
 
     def close(self) -> None:
         self._socket.close()
 
 
+async def _read(source: _Source, offset: int, length: int) -> bytes:
+    if source.file is not None:
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(None, os.pread, source.file, length, offset)
+    else:
+        assert source.reader is not None
+        data = await source.reader.read(offset, length)
+    if len(data) < length:
+        raise ConnectionAbortedError("a blob became shorter while it was sent")
+    return data
+
+
 class _Sealed:
     """Through the transport, which makes TLS records."""
 
-    def __init__(self, transport: asyncio.Transport, room: asyncio.Event) -> None:
+    def __init__(self, transport: asyncio.Transport, count: Count, room: asyncio.Event) -> None:
         self._transport = transport
+        self._count = count
         self._room = room
 
     async def data(self, handle: int, source: _Source, offset: int, length: int) -> None:
-        loop = asyncio.get_running_loop()
-        if source.file is not None:
-            data = await loop.run_in_executor(None, os.pread, source.file, length, offset)
-        else:
-            assert source.reader is not None
-            data = await source.reader.read(offset, length)
-        if len(data) < length:
-            raise ConnectionAbortedError("a file became shorter while it was sent")
-        await self.write(HEAD.pack(DATA, handle, length) + data)
+        data = await _read(source, offset, length)
+        if self._transport.is_closing():
+            raise ConnectionResetError("the flow's connection is closed")
+        self._transport.write(HEAD.pack(DATA, handle, length) + data)
+        self._count(length)
+        await self._drained()
 
     async def refuse(self, handle: int, status: int) -> None:
         await self.write(HEAD.pack(REFUSED, handle, status))
 
     async def write(self, data: bytes) -> None:
         self._transport.write(data)
-        await self._room.wait()
+        await self._drained()
+
+    async def _drained(self) -> None:
+        async with asyncio.timeout(PROGRESS_TIMEOUT):
+            await self._room.wait()
 
     def close(self) -> None:
         """Nothing of its own."""

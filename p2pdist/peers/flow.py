@@ -3,8 +3,9 @@
 What a general HTTP client does for every few KiB that arrive is most of the cost of receiving (docs/decisions). Here the
 kernel copies into the piece's own buffer, and is asked to report 128 KiB at a time (SO_RCVLOWAT); Python runs a few
 times per piece.
-Always true here: a cancelled caller's memory is not touched any more; nothing beyond what was asked for is stored;
-whatever breaks the protocol ends the connection, and with it all that is under way on it.
+Always true here: a cancelled caller's memory is not touched any more; nothing beyond what was asked for is stored,
+and no more than was asked for is received (what is cancelled may still come); whatever breaks the protocol ends the
+connection, and with it all that is under way on it.
 """
 
 from __future__ import annotations
@@ -88,8 +89,11 @@ class FlowConnection(asyncio.BufferedProtocol):
     ``on_received`` is told of body bytes as they come, also of those that nobody wants any more. Times in seconds.
     """
 
-    def __init__(self, on_received: Callable[[int], None], progress_timeout: float) -> None:
+    def __init__(
+        self, on_received: Callable[[int], None], progress_timeout: float, idle_timeout: float
+    ) -> None:
         self.alive = True
+        self._idle_timeout = idle_timeout
         self._on_received = on_received
         self._progress_timeout = progress_timeout
         self._transport: asyncio.Transport | None = None
@@ -107,8 +111,9 @@ class FlowConnection(asyncio.BufferedProtocol):
         self._uncounted = 0
         self._scratch: memoryview | None = None
         self._low_water = 1
+        self._forgone = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.idle = 0.0
+        self._idle = 0.0
 
     # -- for the caller --
 
@@ -139,7 +144,7 @@ class FlowConnection(asyncio.BufferedProtocol):
         self._last_handle = handle = (self._last_handle + 1) & 0xFFFFFFFF
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._intakes[handle] = Intake(view, on_moved, done)
-        self.idle = 0.0
+        self._idle = 0.0
         self._request(encode_want(Want(handle, digest, offset, len(view), size)))
         return handle, done
 
@@ -148,8 +153,10 @@ class FlowConnection(asyncio.BufferedProtocol):
         intake = self._intakes.pop(handle, None)
         if intake is None:
             return
+        self._forgone += len(intake.view) - intake.filled
         if self._into is intake:
             self._into = None
+            self._forgone -= self._left
         if self.alive:
             self._request(encode_cancel(handle))
 
@@ -182,7 +189,9 @@ class FlowConnection(asyncio.BufferedProtocol):
     def _check(self) -> None:
         """Nothing waits forever."""
         if not self._intakes:
-            self.idle += _CHECK
+            self._idle += _CHECK
+            if self._idle >= self._idle_timeout:
+                self.close()
         for handle, intake in list(self._intakes.items()):
             intake.quiet = 0.0 if intake.filled > intake.seen else intake.quiet + _CHECK
             intake.seen = intake.filled
@@ -255,6 +264,10 @@ class FlowConnection(asyncio.BufferedProtocol):
             raise ProtocolError("a flow frame of no known kind")
         if intake is not None and intake.filled + number > len(intake.view):
             raise ProtocolError("more bytes than were asked for")
+        if intake is None:
+            self._forgone -= number
+            if self._forgone < 0:
+                raise ProtocolError("bytes that nobody asked for")
         self._into, self._left = intake, number
         self._set_low_water()
 

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from p2pdist.clock import Clock
 from p2pdist.errors import (
@@ -29,6 +30,14 @@ from p2pdist.wire.http_auth import NONCE_BYTES, HttpAuth, PeerOffsets, SteadyWal
 
 IDLE_SECONDS = 20.0
 _RETRY = 0.5
+
+
+class _Attempt:
+    """A connection that is being made, and why it could not be."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.error: P2PDistError | None = None
 
 
 class PieceClient:
@@ -54,7 +63,7 @@ class PieceClient:
         self._tls = tls
         self._on_received = on_received or (lambda peer, size: None)
         self._flows: dict[PeerId, FlowConnection] = {}
-        self._dialling: dict[PeerId, asyncio.Lock] = {}
+        self._dialling: dict[PeerId, _Attempt] = {}
 
     def close(self) -> None:
         """Close all flows."""
@@ -86,20 +95,29 @@ class PieceClient:
             raise
 
     async def _dial_once(self, provider: Provider) -> FlowConnection:
-        """However many ask at once, one connection is made."""
-        lock = self._dialling.setdefault(provider.peer, asyncio.Lock())
-        async with lock:
-            flow = self._flows.get(provider.peer)
-            if flow is None or not flow.alive:
-                self._drop_idle()
-                flow = self._flows[provider.peer] = await self._dial(provider)
-        self._dialling.pop(provider.peer, None)
-        return flow
+        """However many ask at once, one connection is made, or one is tried in vain for all of them."""
+        peer = provider.peer
+        attempt = self._dialling.setdefault(peer, _Attempt())
+        async with attempt.lock:
+            flow = self._flows.get(peer)
+            if flow is not None and flow.alive:
+                return flow
+            if attempt.error is not None:
+                raise attempt.error
+            self._drop_dead()
+            try:
+                flow = self._flows[peer] = await self._dial(provider)
+            except P2PDistError as error:
+                attempt.error = error
+                raise
+            finally:
+                if self._dialling.get(peer) is attempt:
+                    del self._dialling[peer]
+            return flow
 
-    def _drop_idle(self) -> None:
+    def _drop_dead(self) -> None:
         for peer, flow in list(self._flows.items()):
-            if not flow.alive or flow.idle > IDLE_SECONDS:
-                flow.close()
+            if not flow.alive:
                 del self._flows[peer]
 
     async def _dial(self, provider: Provider) -> FlowConnection:
@@ -126,7 +144,7 @@ class PieceClient:
 
     async def _connect(self, endpoint: Endpoint, peer: PeerId) -> FlowConnection:
         _, protocol = await asyncio.get_running_loop().create_connection(
-            lambda: FlowConnection(lambda size: self._on_received(peer, size), self._progress_timeout),
+            lambda: FlowConnection(partial(self._on_received, peer), self._progress_timeout, IDLE_SECONDS),
             endpoint.host,
             endpoint.port,
             ssl=self._tls,

@@ -1,0 +1,149 @@
+"""The frames of a flow. Invariant: whatever bytes come, there is a request or an InvalidInputError, and nothing else."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pdist.errors import InvalidInputError
+from p2pdist.oci.digest import Digest
+from p2pdist.wire.flow_frames import (
+    MAX_REQUEST,
+    MAX_WANT,
+    Cancel,
+    Requests,
+    Want,
+    decode_request,
+    encode_cancel,
+    encode_want,
+    pack_request,
+)
+
+DIGEST = Digest.of(b"blob")
+MAC = b"m" * 16
+LARGEST = 1 << 50
+handles = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def wants(draw: st.DrawFn) -> Want:
+    size = draw(st.integers(1, LARGEST))
+    length = draw(st.integers(1, min(size, MAX_WANT)))
+    offset = draw(st.integers(0, size - length))
+    return Want(draw(handles), Digest.of(draw(st.binary(max_size=8))), offset, length, size)
+
+
+def encode(request: Want | Cancel) -> bytes:
+    return encode_want(request) if isinstance(request, Want) else encode_cancel(request.handle)
+
+
+requests = st.one_of(wants(), st.builds(Cancel, handles))
+
+
+@given(requests)
+def test_what_is_encoded_is_decoded(request: Want | Cancel) -> None:
+    payload = encode(request)
+    assert len(payload) <= MAX_REQUEST
+    assert decode_request(payload) == request
+
+
+def test_the_longest_digest_fits() -> None:
+    want = Want(1, Digest.parse("sha512:" + "a" * 128), 0, 1, 1)
+    assert decode_request(encode_want(want)) == want
+    assert len(encode_want(want)) <= MAX_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "size"),
+    [
+        (0, 0, 10),
+        (0, 11, 10),
+        (1, 10, 10),
+        (10, 1, 10),
+        (0, MAX_WANT + 1, 2 * MAX_WANT),
+        (0, 1, LARGEST + 1),
+        (2**64 - 1, 1, LARGEST),
+    ],
+)
+def test_bytes_that_cannot_be_are_refused(offset: int, length: int, size: int) -> None:
+    with pytest.raises(InvalidInputError, match="cannot be"):
+        decode_request(encode_want(Want(1, DIGEST, offset, length, size)))
+
+
+def test_bytes_at_the_bounds_are_taken() -> None:
+    for want in (Want(1, DIGEST, LARGEST - MAX_WANT, MAX_WANT, LARGEST), Want(1, DIGEST, 0, 1, 1)):
+        assert decode_request(encode_want(want)) == want
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\0",
+        b"\3" + b"x" * 60,
+        encode_cancel(1)[:-1],
+        encode_cancel(1) + b"x",
+        encode_want(Want(1, DIGEST, 0, 1, 1))[:25],
+        encode_want(Want(1, DIGEST, 0, 1, 1))[:-1],
+        encode_want(Want(1, DIGEST, 0, 1, 1)) + b"a",
+        encode_want(Want(1, DIGEST, 0, 1, 1))[:25] + b"sha256:" + b"\xff" * 64,
+        encode_want(Want(1, DIGEST, 0, 1, 1))[:25] + b"../../../etc/passwd",
+    ],
+)
+def test_malformed_requests_are_refused(payload: bytes) -> None:
+    with pytest.raises(InvalidInputError):
+        decode_request(payload)
+
+
+@given(st.one_of(st.binary(max_size=600), st.binary(max_size=90).map(lambda rest: b"\1" + rest)))
+def test_garbage_is_refused_or_means_something_sound(payload: bytes) -> None:
+    with suppress(InvalidInputError):
+        request = decode_request(payload)
+        assert encode(request) == payload
+        if isinstance(request, Want):
+            assert 0 < request.length <= MAX_WANT
+            assert request.offset + request.length <= request.size <= LARGEST
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    at = sorted({0, len(data), *(each % (len(data) + 1) for each in cuts)})
+    return [data[low:high] for low, high in pairwise(at)]
+
+
+@given(
+    st.lists(st.tuples(st.binary(min_size=16, max_size=16), st.binary(max_size=MAX_REQUEST)), max_size=6),
+    st.lists(st.integers(0, 5000), max_size=12),
+)
+def test_requests_are_the_same_however_they_are_cut(sent: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
+    stream = b"".join(pack_request(mac, payload) for mac, payload in sent)
+    assert Requests(16).feed(stream) == sent
+    cutter, found = Requests(16), list[tuple[bytes, bytes]]()
+    for part in cut(stream, cuts):
+        found += cutter.feed(part)
+    assert found == sent
+
+
+@given(st.binary(max_size=3000), st.lists(st.integers(0, 3000), max_size=12))
+def test_garbage_cut_anyhow_is_refused_or_the_same_requests(data: bytes, cuts: list[int]) -> None:
+    def fed(parts: list[bytes]) -> list[tuple[bytes, bytes]] | None:
+        cutter, found = Requests(16), list[tuple[bytes, bytes]]()
+        try:
+            for part in parts:
+                found += cutter.feed(part)
+        except InvalidInputError:
+            return None
+        return found
+
+    whole = fed([data])
+    assert fed(cut(data, cuts)) == whole
+    assert all(len(payload) <= MAX_REQUEST for _, payload in whole or ())
+
+
+def test_a_request_that_is_too_long_is_refused_by_its_head() -> None:
+    assert Requests(16).feed(pack_request(MAC, b"x" * MAX_REQUEST)) == [(MAC, b"x" * MAX_REQUEST)]
+    with pytest.raises(InvalidInputError, match="513 bytes"):
+        Requests(16).feed(pack_request(MAC, b"x" * (MAX_REQUEST + 1))[:18])
