@@ -17,7 +17,8 @@ from p2pdist.swarm.rendezvous import seed_of, weight
 @dataclass(slots=True, eq=False)
 class Member:
     """A neighbour. ``claimed`` counts its claims so far, ``load`` its requests in flight; none until ``quiet_until``.
-    ``founder``: it held everything when it was met. ``lags_until``: pieces come late by it; so often in a row."""
+    ``founder``: it held everything when it was met. ``lags_until``: pieces come late by it. ``lags``, ``wrong``: how
+    often they came late, or false."""
 
     peer: PeerId
     near: bool
@@ -34,6 +35,7 @@ class Member:
     founder: bool = False
     lags_until: float = 0.0
     lags: int = 0
+    wrong: int = 0
 
     @property
     def place(self) -> tuple[str, int]:

@@ -116,6 +116,11 @@ class Planner:
         member = self._members.table.get(peer)
         return member is not None and member.complete
 
+    def fetches(self, peer: PeerId, piece: int) -> bool:
+        """Whether a neighbour said that it fetches this piece for all."""
+        member = self._members.table.get(peer)
+        return member is not None and self._members.origin.get(piece) is member
+
     def in_flight(self, piece: int) -> int:
         """From how many sources a piece is on its way."""
         return len(self._flights.of(piece)) + self._division.from_upstream(piece)
@@ -324,8 +329,13 @@ class Planner:
 
     def _passed_on_wrong(self, event: ev.PassedOnWrong, now: float) -> None:
         member = self._members.table.get(event.peer)
-        if member is not None:
-            self._strike(member, now)
+        if member is None:
+            return
+        member.wrong = min(6, member.wrong + 1)
+        member.quiet_until = now + 2.0**member.wrong
+        for piece in self._flights.from_member(member):
+            self._drop(piece, member)
+        self._replan(now)
 
     def _strike(self, member: Member, now: float) -> None:
         member.strikes = min(6, member.strikes + 1)

@@ -37,7 +37,7 @@ from p2pdist.transfer.fill import Target
 from p2pdist.transfer.sequential_fill import SequentialFill, WrongSizeError, check_upstream_size
 from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_hub import SwarmHub
-from p2pdist.transfer.swarm_pieces import Inflows, Run
+from p2pdist.transfer.swarm_pieces import Inflow, Inflows, Run
 from p2pdist.wire.swarm_messages import (
     MAX_MEMBERS,
     Join,
@@ -57,7 +57,6 @@ LOOK_AGAIN = (0.5, 2.0, 4.0)
 LOOK_EVERY = 8.0
 FLUSH_DELAY = 0.8  # what is held may be told late: who needs a piece gets it along the ring
 STEP_SECONDS = 0.2
-WRONG_PIECES = 6  # passed on by one neighbour: it is no victim
 FAILURES = 3  # in a row: the peer is left to itself, until it is found again
 FAILURES_APART = 0.5  # what fails at once with others on one connection counts once
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
@@ -118,9 +117,12 @@ class _Session:
         self._streaming = False
         self._inflows = Inflows(min(self._geometry.piece, target.size), flights)
         self._attested = Attestations()
-        self._senders: dict[int, PeerId] = {}
+        self._senders: dict[int, tuple[PeerId, ...]] = {}
+        self._from_whole: set[int] = (
+            set()
+        )  # pieces whose sender held the whole blob when it was asked for them
+        self._from_fetcher: set[int] = set()  # pieces whose sender said that it fetches them for all
         self._failures: dict[PeerId, tuple[int, float]] = {}
-        self._wrong: dict[PeerId, int] = {}
         self._settling: set[int] = set()
         self._untold: dict[int, float] = {}
         self._done = asyncio.Event()
@@ -378,6 +380,7 @@ class _Session:
         assert self._tasks is not None
         inflow = self._inflows.take(piece, stop - start, partial(self._take_step, piece), self._tasks)
         before = inflow.filled
+        whole, fetches = self._planner.is_complete(peer), self._planner.fetches(peer, piece)
         try:
             moved, rest = inflow.advance(provider), inflow.rest
             if rest:
@@ -387,19 +390,25 @@ class _Session:
         except (StoreFullError, StoreError) as error:
             self._fail(error)
         except P2PDistError as error:
-            self._inflows.keep(piece, inflow)
+            self._keep(piece, inflow)
             self._peer_failed(provider, piece, error)
         except asyncio.CancelledError:
-            self._inflows.keep(piece, inflow)
+            self._keep(piece, inflow)
             raise
         else:
             now = context.clock.now()
             context.health.received(peer, stop - start - before, now - begun, now)
             context.health.succeeded(peer, now)
             self._failures.pop(peer, None)
-            self._senders[piece] = peer
+            self._senders[piece] = tuple(inflow.senders)
+            (self._from_whole.add if whole else self._from_whole.discard)(piece)
+            (self._from_fetcher.add if fetches else self._from_fetcher.discard)(piece)
             self._got(piece, inflow.digest(), from_upstream=False)
             self._inflows.done(inflow)
+
+    def _keep(self, piece: int, inflow: Inflow) -> None:
+        if piece not in self._planner.held:
+            self._inflows.keep(piece, inflow)
 
     async def _take_step(self, piece: int, at: int, part: memoryview, provider: Provider) -> None:
         start, _ = self._geometry.span(piece)
@@ -494,7 +503,9 @@ class _Session:
         verdict = self._attested.arrived(piece, digest, from_upstream=from_upstream)
         if not from_upstream:
             self._blame(piece)
-        if verdict is Verdict.UNATTESTED and self._senders.get(piece) in self._planner.members:
+        if verdict is Verdict.UNATTESTED and not self._planner.members.isdisjoint(
+            self._senders.get(piece, ())
+        ):
             self._untold[piece] = self._context.clock.now()
         self._judge(piece, verdict)
         self._vouch(piece, verdict)
@@ -518,10 +529,9 @@ class _Session:
     def _blame(self, piece: int) -> None:
         """Who answers for a piece should the blob's digest not hold: who attested it first-hand, else the sender if it
         holds the blob whole, and so has proven it; one that only passed on what it got does not."""
-        sender = self._senders[piece]
         answering = self._attested.vouchers(piece)
-        if not answering and self._planner.is_complete(sender):
-            answering = {sender}
+        if not answering and piece in self._from_whole and len(self._senders[piece]) == 1:
+            answering = set(self._senders[piece])
         peer = min(answering, default=None)
         self._target.blame(*self._geometry.span(piece), self._neighbours.get(peer) if peer else None)
 
@@ -555,23 +565,23 @@ class _Session:
             self._settling.discard(piece)
             self._handle(ev.PieceHeld(piece))
             return
-        sender, before = self._senders.get(piece), self._attested.digest(piece)
+        senders, before = self._senders.get(piece, ()), self._attested.digest(piece)
         self._settling.discard(piece)
         self._attested.arrived(piece, hasher.digest(), from_upstream=True)
-        if sender is not None and before not in (None, self._attested.digest(piece)):
-            self._passed_on_wrong(sender, piece)
+        if before not in (None, self._attested.digest(piece)):
+            self._passed_on_wrong(senders, piece)
         self._ban_liars(piece)
         self._handle(ev.PieceHeld(piece))
 
-    def _passed_on_wrong(self, sender: PeerId, piece: int) -> None:
-        """Who holds the blob whole, or attested this very piece, knew better; who only passed it on while it arrived may
-        have been deceived itself, but not again and again."""
-        self._wrong[sender] = self._wrong.get(sender, 0) + 1
-        knew = self._planner.is_complete(sender) or self._attested.attested(piece, sender)
-        if knew or self._wrong[sender] >= WRONG_PIECES:
-            self._ban(sender, piece)
-        else:
-            self._handle(ev.PassedOnWrong(sender))
+    def _passed_on_wrong(self, senders: tuple[PeerId, ...], piece: int) -> None:
+        """Who held the blob whole, or fetched and attested this very piece, knew better. Who only passed it on while it
+        arrived, or sent a part of it, may have been deceived itself, and is left alone for a while."""
+        for sender in senders:
+            fetched = piece in self._from_fetcher and self._attested.attested(piece, sender)
+            if len(senders) == 1 and (piece in self._from_whole or fetched):
+                self._ban(sender, piece)
+            else:
+                self._handle(ev.PassedOnWrong(sender))
 
     def _ban_liars(self, piece: int) -> None:
         for peer in self._attested.liars(piece):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 
 from p2pdist.errors import P2PDistError
-from p2pdist.records import Provider
+from p2pdist.records import PeerId, Provider
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.wire.swarm_messages import PieceHasher
 
@@ -36,6 +36,7 @@ class Inflow:
         self._hasher = PieceHasher()
         self._taken = 0
         self._provider: Provider | None = None
+        self.senders: dict[PeerId, None] = {}
         self._step: asyncio.Task[None] | None = None
         self._error: P2PDistError | None = None
         self._stepped = time.monotonic()
@@ -48,6 +49,7 @@ class Inflow:
     def advance(self, provider: Provider) -> Callable[[int], None]:
         """To be told how many bytes of ``rest``, as it is now, have come from ``provider``."""
         base, self._provider = self.filled, provider
+        self.senders[provider.peer] = None
 
         def moved(count: int) -> None:
             self.filled = base + count
@@ -72,21 +74,26 @@ class Inflow:
             self._error = error
 
     async def _write(self) -> None:
-        at, part = self._taken, self._view[self._taken : self.filled]
-        self._taken = self.filled
-        self._hasher.update(part)
+        at, stop = self._taken, self.filled
+        part = self._view[at:stop]
         assert self._provider is not None
         await self._take(at, part, self._provider)
+        self._hasher.update(part)
+        self._taken = stop
 
     async def finish(self) -> None:
         """All of ``rest`` has come: write what is left; raises what a step raised."""
         self.filled = len(self._view)
-        if self._step is not None:
-            await self._step
-        if self._error is not None:
-            raise self._error
-        if self._taken < self.filled:
-            await self._write()
+        while True:
+            if self._step is not None:
+                await asyncio.shield(
+                    self._step
+                )  # whoever goes on with the piece after a cancellation waits for it too
+            if self._error is not None:
+                raise self._error
+            if self._taken == self.filled:
+                return
+            self._step = self._tasks.create_task(self._guarded())
 
     def digest(self) -> bytes:
         """The piece's digest, once it is finished."""

@@ -48,9 +48,11 @@ def test_few_equal_hosts_take_hardly_longer_than_one(hosts: int) -> None:
 
 
 def test_two_hosts_with_half_uplinks_share_what_both_can_send() -> None:
-    """Each half of the blob crosses one uplink of u/2 to the other host: S/2 / (u/2) = S/u."""
-    outcome = simulate(crowd(2, up=RATE / 2))
-    assert outcome.makespan == pytest.approx(16 * MIB / RATE, rel=0.1)
+    """What the first fetched in its head start, and then half of the rest, crosses its uplink of u/2 to the other."""
+    scenario = crowd(2, up=RATE / 2)
+    outcome = simulate(scenario)
+    early = scenario.settings.head_start * RATE
+    assert outcome.makespan <= 1.1 * (early + (16 * MIB - early) / 2) / (RATE / 2)
 
 
 def test_the_same_seed_gives_the_same_outcome_and_others_finish_too() -> None:
@@ -65,20 +67,20 @@ def test_four_blobs_over_the_same_links_cost_one_copy_each() -> None:
     assert outcome.upstream_copies == pytest.approx(1.0, abs=0.005)
 
 
-def test_one_slow_uplink_hardly_slows_the_others() -> None:
+def test_one_slow_uplink_slows_the_others_by_what_noticing_takes() -> None:
     links = (HostLink(RATE / 10, RATE), *(HostLink(RATE, RATE),) * 7)
     scenario = Scenario((32 * MIB,), links, RATE)
     outcome = simulate(scenario)
-    assert max(took(outcome)) <= 1.3 * 32 * MIB / RATE
+    assert max(took(outcome)) <= 1.8 * 32 * MIB / RATE  # noticing takes a while: decision 0010
     assert outcome.upstream_copies <= 1.03
 
 
-def test_one_slow_downlink_does_not_hold_the_others_up() -> None:
+def test_one_slow_downlink_holds_the_others_up_by_less_than_it_is_slow() -> None:
     links = (HostLink(RATE, RATE / 10), *(HostLink(RATE, RATE),) * 7)
     outcome = simulate(Scenario((64 * MIB,), links, RATE))
     slow, *others = took(outcome)
-    assert max(others) <= 1.2 * 64 * MIB / RATE
-    assert slow <= 2.0 * 64 * MIB / (RATE / 10)
+    assert max(others) <= 2.4 * 64 * MIB / RATE  # the ring is closed past it: decision 0010
+    assert slow <= 2.2 * 64 * MIB / (RATE / 10)
 
 
 def test_one_seed_is_divided_as_upstream_would_be() -> None:
