@@ -236,10 +236,79 @@ def test_of_three_claimers_the_first_in_order_is_asked() -> None:
     for who in (ANN, BOB, CAT):
         plan.handle(joined(who), 0.0)
     plan.handle(ev.MemberClaims(second, (piece,)), 0.0)
-    assert asked(plan.handle(TICK, 0.0)) == [(second, piece)]
+    assert asked(plan.handle(TICK, 0.0)) == [(CAT, piece)]  # by which it comes round the ring
     assert plan.handle(ev.MemberClaims(third, (piece,)), 0.1) == []
+    assert plan._members.claims[piece].member.peer == second
     commands = plan.handle(ev.MemberClaims(CAT, (piece,)), 0.2)
-    assert commands == [ev.Drop(piece, second), ev.AskPeer(CAT, piece)]
+    assert commands == [ev.Drop(piece, CAT), ev.AskPeer(CAT, piece)]
+    assert plan._members.claims[piece].member.peer == CAT
+
+
+def test_a_piece_is_asked_of_the_neighbour_in_the_ring_before_that_has_it() -> None:
+    plan = planner(pieces=8, rank_delay=9.0)
+    for who in (ANN, BOB, CAT):
+        plan.handle(joined(who), 0.0)
+    plan.handle(TICK, 0.0)
+    assert asked(plan.handle(ev.MemberClaims(ANN, (5,)), 0.1)) == [(CAT, 5)]
+    failed = ev.RequestFailed(5, CAT, ev.Failure.MISSING)
+    assert asked(plan.handle(failed, 3.0)) == [(BOB, 5)]  # stepped over
+    failed = ev.RequestFailed(5, BOB, ev.Failure.MISSING)
+    assert asked(plan.handle(failed, 3.1)) == [(ANN, 5)]  # its fetcher
+
+
+def test_a_neighbour_that_has_what_it_does_not_deliver_is_stepped_over() -> None:
+    plan = planner(pieces=8, rank_delay=9.0, lag=0.5, late=2)
+    for who in (ANN, BOB, CAT):
+        plan.handle(joined(who), 0.0)
+    plan.handle(TICK, 0.0)
+    assert asked(plan.handle(ev.MemberClaims(ANN, (4, 5)), 0.1)) == [(CAT, 4), (CAT, 5)]
+    for who in (ANN, BOB, CAT):
+        plan.handle(ev.MemberHas(who, (4, 5)), 0.2)
+    assert asked(plan.handle(TICK, 0.5)) == []
+    assert sorted(asked(plan.handle(TICK, 0.75))) == [(BOB, 4), (BOB, 5)]
+    assert asked(plan.handle(ev.MemberClaims(ANN, (6,)), 0.8)) == [(BOB, 6)]
+
+
+def test_who_passed_on_false_bytes_is_left_alone_for_a_while() -> None:
+    plan = planner(pieces=8, rank_delay=9.0)
+    for who in (ANN, BOB, CAT):
+        plan.handle(joined(who), 0.0)
+    plan.handle(TICK, 0.0)
+    assert asked(plan.handle(ev.MemberClaims(ANN, (5,)), 0.1)) == [(CAT, 5)]
+    assert plan.handle(ev.PassedOnWrong(CAT), 0.2) == [ev.Drop(5, CAT), ev.AskPeer(BOB, 5)]
+
+
+def test_who_is_not_the_first_lets_the_first_begin() -> None:
+    plan = planner(pieces=8, head_start=0.5, rank_delay=0.0)
+    plan.handle(joined(ANN), 0.0)
+    plan.handle(ev.Announced(ahead=1), 0.0)
+    assert not claimed(plan.handle(TICK, 0.25))
+    assert claimed(plan.handle(TICK, 0.5))
+
+
+def test_the_first_takes_no_turns_at_the_beginning() -> None:
+    plan = planner(pieces=8, head_start=0.5, rank_delay=9.0)
+    plan.handle(joined(ANN), 0.0)
+    plan.handle(ev.Announced(ahead=0), 0.0)
+    assert claimed(plan.handle(TICK, 0.0)) == [0]
+    assert claimed(plan.handle(ev.PieceHeld(0), 0.1)) == [1]
+
+
+def test_few_pieces_are_asked_of_upstream_at_a_time() -> None:
+    plan = planner(pieces=16, open_claims=2, rank_delay=0.0)
+    plan.handle(joined(ANN, claims=(0,)), 0.0)
+    plan.handle(joined(BOB, claims=(1,)), 0.0)
+    assert not claimed(plan.handle(TICK, 0.0))
+    assert claimed(plan.handle(ev.MemberHas(ANN, (0,)), 0.3) + plan.handle(TICK, 0.35))
+
+
+def test_a_blob_begun_later_asks_for_one_piece_at_a_time() -> None:
+    plan = planner(pieces=16, open_claims=4, rank_delay=0.0)
+    plan.give_way(1)
+    plan.handle(joined(ANN, claims=(0,)), 0.0)
+    assert not claimed(plan.handle(TICK, 0.0))
+    plan.give_way(0)
+    assert claimed(plan.handle(TICK, 0.25))
 
 
 def test_a_released_piece_goes_to_the_next_in_order() -> None:
@@ -274,12 +343,12 @@ def test_a_claim_without_progress_is_stale_and_its_request_dropped() -> None:
 def test_a_host_whose_pieces_are_overtaken_stands_back() -> None:
     """Ann and Bob report what Cat claimed after us, but not ours: our uplink is slow, others claim on."""
     pieces = 400
-    plan = planner(pieces=pieces, rank_delay=0.0)
+    plan = planner(pieces=pieces, rank_delay=0.0, backlog=1)
     for who in (ANN, BOB, CAT):
         plan.handle(joined(who), 0.0)
     (own,) = claimed(plan.handle(TICK, 0.0))
     other = next(p for p in range(pieces) if p != own)
-    plan.handle(ev.MemberClaims(CAT, (other,)), 0.5)
+    plan.handle(ev.MemberClaims(CAT, (other,)), 0.9)
     assert not claimed(plan.handle(ev.PieceHeld(own), 1.0))  # the first claim must spread before the second
     for who in (ANN, BOB, CAT):
         plan.handle(ev.MemberHas(who, (other,)), 1.5)
@@ -431,9 +500,10 @@ def test_a_late_claim_of_another_takes_the_piece_over_from_the_first_claimer() -
     plan.handle(joined(ANN), 0.0)
     plan.handle(joined(BOB), 0.0)
     plan.handle(TICK, 0.0)
-    assert asked(plan.handle(ev.MemberClaims(ANN, (piece,)), 0.1)) == [(ANN, piece)]
+    assert asked(plan.handle(ev.MemberClaims(ANN, (piece,)), 0.1)) == [(BOB, piece)]  # round the ring
     commands = plan.handle(ev.MemberClaims(BOB, (piece,)), 3.0)
-    assert commands == [ev.Drop(piece, ANN), ev.AskPeer(BOB, piece)]
+    assert commands == [ev.Drop(piece, BOB), ev.AskPeer(BOB, piece)]
+    assert plan._members.claims[piece].member.peer == BOB
 
 
 def test_a_claim_of_which_no_byte_came_ends_when_a_neighbour_holds_the_piece() -> None:
