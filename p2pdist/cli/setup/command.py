@@ -99,17 +99,14 @@ def containerd(config: Path | None, certs: Path | None, main: Path | None, **fla
     Where containerd's config.toml does not name the directory, the lines to add are shown: that file is never edited.
     """
     mode = Mode(**flags)
-    read = (
-        []
-        if mode.remove and certs
-        else for_containerd.read_config(main or for_containerd.CONFIG, required=bool(main))
-    )
+    at = main or for_containerd.CONFIG
+    read = [] if mode.remove and certs else for_containerd.read_config(at, required=bool(main))
     directory = certs.absolute() if certs else for_containerd.certs_dir(read)
     if mode.remove:
-        _do(for_containerd.remove_work(directory), mode, removing=for_containerd.REMOVED)
+        _do(for_containerd.remove_work(directory), mode, if_changed=[for_containerd.REMOVED])
         return
     mirrors = _mirrors(config)
-    notes = for_containerd.notes(directory, main or for_containerd.CONFIG, read, mirrors)
+    notes = for_containerd.notes(directory, at, read, mirrors)
     _do(for_containerd.write_work(directory, mirrors), mode, notes)
 
 
@@ -131,11 +128,11 @@ def docker(config: Path | None, file: Path, **flags: bool) -> None:
     """
     mode = Mode(**flags)
     if mode.remove:
-        _do(for_docker.work(file.absolute(), _url_if_known(config)), mode, removing=for_docker.notes()[1:])
+        _do(for_docker.work(file.absolute(), _url_if_known(config)), mode, if_changed=[for_docker.RELOAD])
         return
     mirrors = _mirrors(config)
     for_docker.check(mirrors)
-    _do(for_docker.work(file.absolute(), mirrors.url), mode, for_docker.notes())
+    _do(for_docker.work(file.absolute(), mirrors.url), mode, [for_docker.LIMITS], [for_docker.RELOAD])
 
 
 @setup.command(
@@ -158,11 +155,11 @@ def podman(config: Path | None, directory: Path, **flags: bool) -> None:
     """
     mode = Mode(**flags)
     if mode.remove:
-        _do(for_podman.remove_work(directory.absolute()), mode, removing=for_podman.notes())
+        _do(for_podman.remove_work(directory.absolute()), mode, if_changed=[for_podman.RELOAD])
         return
     work, remarks = for_podman.write_work(directory.absolute(), _mirrors(config))
     _warn(remarks)
-    _do(work, mode, for_podman.notes())
+    _do(work, mode, if_changed=[for_podman.RELOAD])
 
 
 def _mirrors(config: Path | None) -> Mirrors:
@@ -177,12 +174,11 @@ def _url_if_known(config: Path | None) -> str:
         return ""
 
 
-def _do(work: Work, mode: Mode, notes: Sequence[str] = (), removing: Sequence[str] = ()) -> None:
+def _do(work: Work, mode: Mode, notes: Sequence[str] = (), if_changed: Sequence[str] = ()) -> None:
     steps = run(work, remove=mode.remove, force=mode.force, dry_run=mode.dry_run)
     _show(work, mode, steps)
-    done = [step for step in steps if step.changes]
-    told = removing if mode.remove else notes
-    if told and (done or not mode.remove):
+    told = [*notes, *(if_changed if any(step.changes for step in steps) else ())]
+    if told:
         click.echo("\n" + "\n\n".join(told))
     problems = [step for step in steps if step.problem]
     if problems:
@@ -229,5 +225,4 @@ def _go_on(work: Work, mode: Mode) -> str:
 
 def _warn(lines: Iterable[str]) -> None:
     for text in lines:
-        for line in text.splitlines():
-            click.echo(f"p2pdist: warning: {line}", err=True)
+        click.echo(f"p2pdist: warning: {text}", err=True)

@@ -22,7 +22,7 @@ CONFIG = Path("/etc/containerd/config.toml")
 CERTS_DIR = Path("/etc/containerd/certs.d")
 MAX_IMPORTS = 100
 REMOVED = (
-    "containerd reads the directory at each pull: nothing to restart. config_path may stay in config.toml.",
+    "containerd reads the directory at each pull: nothing to restart. config_path may stay in config.toml."
 )
 
 

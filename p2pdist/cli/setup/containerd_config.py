@@ -77,33 +77,35 @@ def imports(file: ConfigFile) -> tuple[str, ...]:
 
 def directories(files: Sequence[ConfigFile]) -> tuple[str, ...]:
     """The directories that ``config_path`` names, in their order; none where it is not set. Files in the order of import."""
-    found = ""
-    for file in files:
-        value = file.registry.get(KEY)
-        if isinstance(value, str) and value:
-            found = value
-    return tuple(part for part in found.split(":") if part)
+    file = _setter(files)
+    return tuple(part for part in str(file.registry[KEY]).split(":") if part) if file else ()
 
 
 def advise(files: Sequence[ConfigFile], main: Path, wanted: str) -> Advice:
     """What has to change in ``main`` for containerd to read the directory ``wanted``."""
     found, told = directories(files), list(_hindrances(files))
-    if not found:
+    setter = _setter(files)
+    if setter is None:
         told = [*_lines_to_add(files, main, wanted), *told]
     elif wanted not in found:
         told.insert(
             0,
-            f"containerd reads {':'.join(found)} ({KEY} in {main}), and not {wanted}.\n"
+            f"containerd reads {':'.join(found)} ({KEY} in {setter.path}), and not {wanted}.\n"
             f"Set {KEY} to {quote(wanted)} there, or give the directory it reads with --certs-dir.",
         )
     elif len(found) > 1:
         told.insert(
             0,
-            f"{KEY} in {main} is the list {':'.join(found)}.\n"
+            f"{KEY} in {setter.path} is the list {':'.join(found)}.\n"
             "containerd 2.1 and newer take a list for the name of one directory in most pulls, and find nothing:\n"
             f"for these, set it to {quote(wanted)} alone.",
         )
     return Advice(wanted in found, tuple(told))
+
+
+def _setter(files: Sequence[ConfigFile]) -> ConfigFile | None:
+    """The file whose ``config_path`` holds."""
+    return next((file for file in reversed(files) if file.registry.get(KEY)), None)
 
 
 def _lines_to_add(files: Sequence[ConfigFile], main: Path, wanted: str) -> Iterator[str]:

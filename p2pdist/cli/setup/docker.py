@@ -13,6 +13,10 @@ from p2pdist.oci.reference import DEFAULT_REGISTRY
 
 RUNTIME = "docker"
 DAEMON_JSON = Path("/etc/docker/daemon.json")
+LIMITS = "Docker asks the agent for docker.io images only; it pulls those of all other registries directly."
+RELOAD = (
+    "Have Docker read it (containers go on running): systemctl reload docker, or kill -HUP $(pidof dockerd)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,3 @@ def check(mirrors: Mirrors) -> None:
         raise ConfigError(
             "the configuration does not mirror docker.io, and Docker asks mirrors for nothing else: nothing to set up"
         )
-
-
-def notes() -> list[str]:
-    return [
-        "Docker asks the agent for docker.io images only; it pulls those of all other registries directly.",
-        "Have Docker read it (containers go on running): systemctl reload docker, or kill -HUP $(pidof dockerd)",
-    ]

@@ -18,7 +18,8 @@ from p2pdist.cli.errors import CommandError
 
 MAX_FILE_BYTES = 2**20
 FILE_MODE, DIRECTORY_MODE = 0o644, 0o755
-_ROOT = "run it as root (sudo); --dry-run needs no right to write"
+_AS_ROOT = "run it as root (sudo)"
+_ROOT = f"{_AS_ROOT}; --dry-run needs no right to write"
 
 
 def read(path: Path, limit: int = MAX_FILE_BYTES) -> bytes | None:
@@ -175,5 +176,5 @@ def _sync(directory: Path) -> None:
 
 
 def _failed(what: str, path: Path, error: OSError) -> CommandError:
-    hint = _ROOT if isinstance(error, PermissionError) else ""
+    hint = (_AS_ROOT if what in ("read", "open") else _ROOT) if isinstance(error, PermissionError) else ""
     return CommandError(f"cannot {what} {path}: {error.strerror}", hint)

@@ -15,6 +15,7 @@ from p2pdist.errors import InvalidInputError
 RUNTIME = "podman"
 CONF_DIR = Path("/etc/containers/registries.conf.d")
 MAIN = "registries.conf"
+RELOAD = "Podman, buildah and skopeo read it at each pull: nothing to restart. CRI-O: systemctl reload crio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,6 @@ def write_work(directory: Path, mirrors: Mirrors) -> tuple[Work, tuple[str, ...]
 
 def remove_work(directory: Path) -> Work:
     return Work(Place(RUNTIME, directory), (), others=True)
-
-
-def notes() -> list[str]:
-    return [
-        "Podman, buildah and skopeo read it at each pull: nothing to restart. CRI-O: systemctl reload crio",
-    ]
 
 
 def _tables(path: Path) -> list[RegistryTable]:
