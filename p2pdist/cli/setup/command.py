@@ -128,7 +128,7 @@ def docker(config: Path | None, file: Path, **flags: bool) -> None:
     """
     mode = Mode(**flags)
     if mode.remove:
-        _do(for_docker.work(file.absolute(), _url_if_known(config)), mode, if_changed=[for_docker.RELOAD])
+        _do(for_docker.work(file.absolute(), _url_if_known(config)), mode, if_changed=[for_docker.RESTART])
         return
     mirrors = _mirrors(config)
     for_docker.check(mirrors)

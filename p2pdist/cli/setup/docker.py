@@ -15,8 +15,10 @@ RUNTIME = "docker"
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 LIMITS = "Docker asks the agent for docker.io images only; it pulls those of all other registries directly."
 RELOAD = (
-    "Have Docker read it (containers go on running): systemctl reload docker, or kill -HUP $(pidof dockerd)"
+    "Have Docker read it: systemctl reload docker, or kill -HUP $(pidof dockerd). Containers go on running."
 )
+# A reload changes nothing about a key that is no longer there.
+RESTART = "Docker forgets the mirror when it restarts: systemctl restart docker (a reload will do where others are left)."
 
 
 @dataclass(frozen=True, slots=True)
