@@ -88,28 +88,23 @@ def merge_files(files: Iterable[Sequence[RegistryTable]]) -> list[RegistryTable]
 def drop_in(mirrors: Mirrors, others: Sequence[RegistryTable], later: Sequence[RegistryTable]) -> DropIn:
     """The drop-in, given what the other files say, and what those say that are read after it."""
     remarks: list[str] = []
-    aliases = {
-        registry.name: alias for registry in mirrors.registries if (alias := _alias(registry, mirrors))
-    }
+    paths = {registry.name: _path(registry, mirrors) for registry in mirrors.registries}
     # A stand-in exists for the sake of a name with a port. A table for it would also match its host at every other port,
     # and turn such an image's name into one that is malformed.
-    stand_ins = {alias.name for alias in aliases.values()}
+    stand_ins = {path for name, path in paths.items() if path != name}
     tables = []
     for registry in mirrors.registries:
+        path = paths[registry.name]
         if registry.name in stand_ins:
             continue
-        path = (
-            registry
-            if ":" not in registry.name and looks_like_host(registry.name)
-            else aliases.get(registry.name)
-        )
         if path is None:
             remarks.append(_needs_name(registry))
             continue
-        table = _table(registry, Endpoint(f"{mirrors.address}/{path.name}", insecure=True), others, remarks)
+        table = _table(registry, Endpoint(f"{mirrors.address}/{path}", insecure=True), others, remarks)
         if table is not None:
             tables.append(table)
             remarks += [_taken_over(each) for each in later if each.prefix == registry.name]
+            remarks += [_goes_past(each) for each in others if each.prefix.startswith(f"{registry.name}/")]
     _check_conflicts(tables)
     content = _HEAD + "".join(_render(table) for table in tables) if tables else None
     return DropIn(None if content is None else content.encode(), tuple(remarks))
@@ -123,17 +118,18 @@ def says(data: bytes, wanted: bytes) -> bool:
         return False
 
 
-def _alias(registry: MirroredRegistry, mirrors: Mirrors) -> MirroredRegistry | None:
-    """For a name that a mirror's path cannot hold: another of the same upstream that it can."""
-    if ":" not in registry.name:
-        return None
+def _path(registry: MirroredRegistry, mirrors: Mirrors) -> str | None:
+    """What names a registry behind the mirror's address: itself, else another name of the same upstream; None: nothing."""
     fit = [
-        each
-        for each in mirrors.registries
-        if ":" not in each.name and looks_like_host(each.name) and each.upstream == registry.upstream
+        each.name for each in mirrors.registries if _fits(each.name) and each.upstream == registry.upstream
     ]
     host = registry.name.rpartition(":")[0]
-    return min(fit, key=lambda each: each.name != host, default=None)
+    return registry.name if _fits(registry.name) else min(fit, key=lambda name: name != host, default=None)
+
+
+def _fits(name: str) -> bool:
+    """Whether a path can hold this name (no colon), and the mirror takes it for a registry's (a dot)."""
+    return ":" not in name and looks_like_host(name)
 
 
 def _table(
@@ -179,7 +175,7 @@ def _check_conflicts(tables: Sequence[RegistryTable]) -> None:
 
 def _needs_name(registry: MirroredRegistry) -> str:
     host = registry.name.rpartition(":")[0] or registry.name
-    name = host if looks_like_host(host) and ":" not in host else "registry.internal"
+    name = host if _fits(host) else "registry.internal"
     return (
         f"{registry.name} is left out: a mirror's path cannot hold that name. Give it one with a dot and without a port"
         " in the agent's configuration, restart the agent, and run this again:\n"
@@ -192,6 +188,10 @@ def _taken_over(table: RegistryTable) -> str:
         f"{table.file} is read after {FILE}, and takes the place of its table for {table.prefix}: rename that file to sort"
         f" before {FILE}, and run this again"
     )
+
+
+def _goes_past(table: RegistryTable) -> str:
+    return f"{table.prefix} has a table of its own in {table.file}: its images go past the agent"
 
 
 def _render(table: RegistryTable) -> str:
