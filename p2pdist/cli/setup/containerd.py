@@ -106,7 +106,7 @@ def notes(directory: Path, main: Path, config: list[ConfigFile], mirrors: Mirror
     """What is left to do by hand, and what to know."""
     advice = containerd_config.advise(config, main, str(directory))
     told = list(advice.paragraphs)
-    if advice.works:
+    if advice.works and not told:
         told.append(f"containerd reads {directory} at each pull: nothing to restart.")
     if "_default" in files.names_in(directory):
         names = ", ".join(registry.name for registry in mirrors.registries)
