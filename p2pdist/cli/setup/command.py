@@ -157,7 +157,9 @@ def podman(config: Path | None, directory: Path, **flags: bool) -> None:
     if mode.remove:
         _do(for_podman.remove_work(directory.absolute()), mode, if_changed=[for_podman.RELOAD])
         return
-    work, remarks = for_podman.write_work(directory.absolute(), _mirrors(config))
+    mirrors = _mirrors(config)
+    for_podman.check(mirrors)
+    work, remarks = for_podman.write_work(directory.absolute(), mirrors)
     _warn(remarks)
     _do(work, mode, if_changed=[for_podman.RELOAD])
 
@@ -197,9 +199,9 @@ def _show(work: Work, mode: Mode, steps: Sequence[Step]) -> None:
                 click.echo(line)
         else:
             click.echo(f"{_what(step, mode)} {path}")
-    if not changing:
+    if not changing and not any(step.problem for step in steps):
         click.echo(f"nothing to {'undo' if mode.remove else 'change'} in {work.place.directory}")
-    elif mode.dry_run:
+    if mode.dry_run and changing:
         click.echo("nothing was written (--dry-run)")
 
 

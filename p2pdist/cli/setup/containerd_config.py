@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 from p2pdist.config.values import quote
@@ -78,7 +79,7 @@ def imports(file: ConfigFile) -> tuple[str, ...]:
 def directories(files: Sequence[ConfigFile]) -> tuple[str, ...]:
     """The directories that ``config_path`` names, in their order; none where it is not set. Files in the order of import."""
     file = _setter(files)
-    return tuple(part for part in str(file.registry[KEY]).split(":") if part) if file else ()
+    return tuple(normpath(part) for part in str(file.registry[KEY]).split(":") if part) if file else ()
 
 
 def advise(files: Sequence[ConfigFile], main: Path, wanted: str) -> Advice:

@@ -10,7 +10,7 @@ from p2pdist.cli.setup import files, registries_conf
 from p2pdist.cli.setup.mirrors import Mirrors
 from p2pdist.cli.setup.registries_conf import RegistryTable
 from p2pdist.cli.setup.writer import Place, Work
-from p2pdist.errors import InvalidInputError
+from p2pdist.errors import ConfigError, InvalidInputError
 
 RUNTIME = "podman"
 CONF_DIR = Path("/etc/containers/registries.conf.d")
@@ -35,6 +35,15 @@ class DropInFile:
 
     def take_out(self, content: bytes, added: str) -> bytes:
         raise AssertionError("setup owns the whole file")
+
+
+def check(mirrors: Mirrors) -> None:
+    """Raises ConfigError for a mirror that these tools cannot name; with such a location in their files no pull works."""
+    if mirrors.address.startswith("["):
+        raise ConfigError(
+            f"the mirror is at {mirrors.address}, and Podman and its kin take no IPv6 address for a location: have the agent"
+            ' listen on one of IPv4, such as mirror.listen = "127.0.0.1:5050"'
+        )
 
 
 def write_work(directory: Path, mirrors: Mirrors) -> tuple[Work, tuple[str, ...]]:

@@ -135,7 +135,9 @@ def _fits(name: str) -> bool:
 def _table(
     registry: MirroredRegistry, mirror: Endpoint, others: Sequence[RegistryTable], remarks: list[str]
 ) -> RegistryTable | None:
-    fresh = RegistryTable(registry.name, Endpoint(registry.location, registry.plain_http), (mirror,))
+    # An IPv6 address is no location for these tools; the name is what they went by before.
+    location = registry.name if "[" in registry.location else registry.location
+    fresh = RegistryTable(registry.name, Endpoint(location, registry.plain_http), (mirror,))
     matching = [table for table in others if table.matches(registry.name)]
     if not matching:
         return fresh

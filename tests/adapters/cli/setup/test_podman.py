@@ -50,3 +50,11 @@ def test_a_foreign_drop_in_is_kept_unless_it_says_the_same(
     drop_in.write_bytes(b"# by hand\n" + written)
     assert host.setup("podman") == 0
     assert drop_in.read_bytes().startswith(b"# by hand\n")
+
+
+def test_a_mirror_that_podman_cannot_name_is_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.config.write_text('[mirror]\nlisten = "[::1]:5050"\n')
+    assert host.setup("podman") == 2
+    assert "take no IPv6 address" in capsys.readouterr().err
+    assert not host.conf_d.exists()
+    assert host.setup("containerd") == 0

@@ -92,6 +92,10 @@ def test_a_list_of_directories_works_with_a_warning() -> None:
     assert f'set it to "{CERTS}" alone' in said(advice)
 
 
+def test_a_slash_at_the_end_makes_no_difference() -> None:
+    assert ask(f"version = 2\n{V2}\nconfig_path = '{CERTS}/'\n").works
+
+
 def test_an_imported_file_wins() -> None:
     main = f"version = 2\nimports = ['/etc/containerd/conf.d/*.toml', 1]\n{V2}\nconfig_path = '/else'\n"
     assert imports(parse(MAIN, main.encode())) == ("/etc/containerd/conf.d/*.toml",)

@@ -54,6 +54,11 @@ def test_plain_http_upstream_can_be_fallen_back_to() -> None:
     assert (table["location"], table["insecure"]) == ("10.0.0.2:5000", True)
 
 
+def test_an_upstream_by_ipv6_address_is_fallen_back_to_by_name() -> None:
+    (table,) = tables(drop_in(at(**{"r.example.com": "https://[fd00::1]:5000"}), [], []))
+    assert table["location"] == "r.example.com"
+
+
 def test_a_port_goes_by_the_name_without_one_of_the_same_upstream() -> None:
     url = "http://r.example.com:5000"
     made = drop_in(at(**{"r.example.com": url, "r.example.com:5000": url}), [], [])
