@@ -18,6 +18,7 @@ from p2pdist.cli.setup import podman as for_podman
 from p2pdist.cli.setup.diff import unified
 from p2pdist.cli.setup.mirrors import Mirrors, mirrors_of
 from p2pdist.cli.setup.plan import Step
+from p2pdist.cli.setup.root import HostRoot
 from p2pdist.cli.setup.writer import Work, run
 from p2pdist.config.load import load_config
 from p2pdist.errors import ConfigError
@@ -37,11 +38,23 @@ class Mode:
     dry_run: bool
     remove: bool
     force: bool
+    root: Path
+
+    @property
+    def host(self) -> HostRoot:
+        return HostRoot(self.root.absolute())
 
 
 def common_options(command: F) -> F:
-    """``--dry-run``, ``--remove``, ``--force`` and ``--config``."""
+    """``--dry-run``, ``--remove``, ``--force``, ``--root`` and ``--config``."""
     for option in (
+        click.option(
+            "--root",
+            type=click.Path(path_type=Path, file_okay=False, exists=True),
+            metavar="DIR",
+            default="/",
+            help="Where the host's root is mounted; other paths are the host's own [default: /].",
+        ),
         click.option("--force", is_flag=True, help="Also overwrite, or undo, what setup did not write."),
         click.option("--remove", is_flag=True, help="Bring back what was there before."),
         click.option("--dry-run", is_flag=True, help="Show a diff; write nothing."),
@@ -93,21 +106,25 @@ Examples:
     None,
     f"containerd's own file, read only [default: {for_containerd.CONFIG}]",
 )
-def containerd(config: Path | None, certs: Path | None, main: Path | None, **flags: bool) -> None:
+def containerd(config: Path | None, certs: Path | None, main: Path | None, **common: Any) -> None:
     """Write a hosts.toml for each registry that the agent mirrors.
 
     Where containerd's config.toml does not name the directory, the lines to add are shown: that file is never edited.
     """
-    mode = Mode(**flags)
+    mode = Mode(**common)
     at = main or for_containerd.CONFIG
-    read = [] if mode.remove and certs else for_containerd.read_config(at, required=bool(main))
+    read = (
+        []
+        if mode.remove and certs
+        else for_containerd.read_config(at.absolute(), mode.host, required=bool(main))
+    )
     directory = certs.absolute() if certs else for_containerd.certs_dir(read)
     if mode.remove:
-        _do(for_containerd.remove_work(directory), mode, if_changed=[for_containerd.REMOVED])
+        _do(for_containerd.remove_work(directory, mode.host), mode, if_changed=[for_containerd.REMOVED])
         return
     mirrors = _mirrors(config)
-    notes = for_containerd.notes(directory, at, read, mirrors)
-    _do(for_containerd.write_work(directory, mirrors), mode, notes)
+    notes = for_containerd.notes(directory, mode.host, at, read, mirrors)
+    _do(for_containerd.write_work(directory, mode.host, mirrors), mode, notes)
 
 
 @setup.command(
@@ -121,18 +138,27 @@ Examples:
 )
 @common_options
 @path_option("--daemon-json", "file", for_docker.DAEMON_JSON, "Docker's configuration")
-def docker(config: Path | None, file: Path, **flags: bool) -> None:
+def docker(config: Path | None, file: Path, **common: Any) -> None:
     """Put the agent first among the registry-mirrors of daemon.json; all other keys stay as they are.
 
     Docker asks mirrors for docker.io images only.
     """
-    mode = Mode(**flags)
+    mode = Mode(**common)
     if mode.remove:
-        _do(for_docker.work(file.absolute(), _url_if_known(config)), mode, if_changed=[for_docker.RESTART])
+        _do(
+            for_docker.work(file.absolute(), mode.host, _url_if_known(config)),
+            mode,
+            if_changed=[for_docker.RESTART],
+        )
         return
     mirrors = _mirrors(config)
     for_docker.check(mirrors)
-    _do(for_docker.work(file.absolute(), mirrors.url), mode, [for_docker.LIMITS], [for_docker.RELOAD])
+    _do(
+        for_docker.work(file.absolute(), mode.host, mirrors.url),
+        mode,
+        [for_docker.LIMITS],
+        [for_docker.RELOAD],
+    )
 
 
 @setup.command(
@@ -148,18 +174,18 @@ Examples:
 @path_option(
     "--conf-dir", "directory", for_podman.CONF_DIR, "Drop-ins; registries.conf is looked for beside it"
 )
-def podman(config: Path | None, directory: Path, **flags: bool) -> None:
+def podman(config: Path | None, directory: Path, **common: Any) -> None:
     """Write p2pdist.conf, a table for each registry that the agent mirrors; for CRI-O, buildah and skopeo, too.
 
     What other files say of these registries is carried over into it.
     """
-    mode = Mode(**flags)
+    mode = Mode(**common)
     if mode.remove:
-        _do(for_podman.remove_work(directory.absolute()), mode, if_changed=[for_podman.RELOAD])
+        _do(for_podman.remove_work(directory.absolute(), mode.host), mode, if_changed=[for_podman.RELOAD])
         return
     mirrors = _mirrors(config)
     for_podman.check(mirrors)
-    work, remarks = for_podman.write_work(directory.absolute(), mirrors)
+    work, remarks = for_podman.write_work(directory.absolute(), mode.host, mirrors)
     _warn(remarks)
     _do(work, mode, if_changed=[for_podman.RELOAD])
 
@@ -200,7 +226,7 @@ def _show(work: Work, mode: Mode, steps: Sequence[Step]) -> None:
         else:
             click.echo(f"{_what(step, mode)} {path}")
     if not changing and not any(step.problem for step in steps):
-        click.echo(f"nothing to {'undo' if mode.remove else 'change'} in {work.place.directory}")
+        click.echo(f"nothing to {'undo' if mode.remove else 'change'} in {work.place.here}")
     if mode.dry_run and changing:
         click.echo("nothing was written (--dry-run)")
 

@@ -14,6 +14,7 @@ from p2pdist.cli.errors import CommandError
 from p2pdist.cli.setup import containerd_config, files, hosts_toml
 from p2pdist.cli.setup.containerd_config import ConfigFile
 from p2pdist.cli.setup.mirrors import Mirrors
+from p2pdist.cli.setup.root import HostRoot
 from p2pdist.cli.setup.writer import Place, Work
 from p2pdist.errors import InvalidInputError
 
@@ -46,7 +47,7 @@ class HostsFile:
         raise AssertionError("setup owns the whole file")
 
 
-def read_config(main: Path, *, required: bool) -> list[ConfigFile]:
+def read_config(main: Path, root: HostRoot, *, required: bool) -> list[ConfigFile]:
     """``config.toml`` and what it imports, in the order that containerd reads them; nothing where there is none."""
     found: list[ConfigFile] = []
     pending = [main]
@@ -54,11 +55,11 @@ def read_config(main: Path, *, required: bool) -> list[ConfigFile]:
         path = pending.pop(0)
         if any(file.path == path for file in found):
             continue
-        data = files.read(path)
+        data = files.read(root.here(path))
         if data is None:
             if path == main and required:
                 raise CommandError(
-                    f"there is no {main}", "name containerd's own file with --containerd-config"
+                    f"there is no {root.here(main)}", "name containerd's own file with --containerd-config"
                 )
             continue
         try:
@@ -70,7 +71,7 @@ def read_config(main: Path, *, required: bool) -> list[ConfigFile]:
             ) from None
         found.append(file)
         for pattern in containerd_config.imports(file):
-            pending += _matches(path.parent, pattern)
+            pending += root.glob(path.parent / pattern)
         if len(found) + len(pending) > MAX_IMPORTS:
             raise CommandError(
                 f"{main} imports more than {MAX_IMPORTS} files",
@@ -85,30 +86,32 @@ def certs_dir(config: list[ConfigFile]) -> Path:
     return Path(configured[0]) if configured else CERTS_DIR
 
 
-def write_work(directory: Path, mirrors: Mirrors) -> Work:
+def write_work(directory: Path, root: HostRoot, mirrors: Mirrors) -> Work:
     """A file per registry; files of registries that are mirrored no more are undone."""
-    present = files.names_in(directory)
+    present = files.names_in(root.here(directory))
     targets = []
     for registry in mirrors.registries:
         own = hosts_toml.directory_of(registry.name, present)
         path = directory / own
-        beside = hosts_toml.certificates_in(str(path), files.names_in(path))
+        beside = hosts_toml.certificates_in(str(path), files.names_in(root.here(path)))
         content = hosts_toml.render(registry, mirrors.url, beside)
         targets.append(HostsFile(f"{own}/{hosts_toml.FILE}", content, mirrors.url))
-    return Work(Place(RUNTIME, directory), tuple(targets), others=True)
+    return Work(Place(RUNTIME, directory, root), tuple(targets), others=True)
 
 
-def remove_work(directory: Path) -> Work:
-    return Work(Place(RUNTIME, directory), (), others=True)
+def remove_work(directory: Path, root: HostRoot) -> Work:
+    return Work(Place(RUNTIME, directory, root), (), others=True)
 
 
-def notes(directory: Path, main: Path, config: list[ConfigFile], mirrors: Mirrors) -> list[str]:
+def notes(
+    directory: Path, root: HostRoot, main: Path, config: list[ConfigFile], mirrors: Mirrors
+) -> list[str]:
     """What is left to do by hand, and what to know."""
     advice = containerd_config.advise(config, main, str(directory))
     told = list(advice.paragraphs)
     if advice.works and not told:
         told.append(f"containerd reads {directory} at each pull: nothing to restart.")
-    if "_default" in files.names_in(directory):
+    if "_default" in files.names_in(root.here(directory)):
         names = ", ".join(registry.name for registry in mirrors.registries)
         told.append(f"{directory}/_default is for other registries from now on than {names}.")
     told.append(
@@ -116,14 +119,3 @@ def notes(directory: Path, main: Path, config: list[ConfigFile], mirrors: Mirror
         f"  ctr images pull --hosts-dir {directory} docker.io/library/nginx:latest"
     )
     return told
-
-
-def _matches(base: Path, pattern: str) -> list[Path]:
-    at = Path(pattern)
-    root, relative = (Path("/"), str(at.relative_to("/"))) if at.is_absolute() else (base, pattern)
-    if not any(sign in pattern for sign in "*?["):
-        return [root / relative]
-    try:
-        return sorted(root.glob(relative))
-    except (ValueError, NotImplementedError, OSError):
-        return []

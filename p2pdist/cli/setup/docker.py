@@ -7,6 +7,7 @@ from pathlib import Path
 
 from p2pdist.cli.setup import daemon_json
 from p2pdist.cli.setup.mirrors import Mirrors
+from p2pdist.cli.setup.root import HostRoot
 from p2pdist.cli.setup.writer import Place, Work
 from p2pdist.errors import ConfigError
 from p2pdist.oci.reference import DEFAULT_REGISTRY
@@ -39,8 +40,8 @@ class DaemonJson:
         return daemon_json.remove(content, added)
 
 
-def work(file: Path, url: str) -> Work:
-    return Work(Place(RUNTIME, file.parent), (DaemonJson(file.name, url),))
+def work(file: Path, root: HostRoot, url: str) -> Work:
+    return Work(Place(RUNTIME, file.parent, root), (DaemonJson(file.name, url),))
 
 
 def check(mirrors: Mirrors) -> None:

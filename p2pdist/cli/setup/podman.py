@@ -9,6 +9,7 @@ from p2pdist.cli.errors import CommandError
 from p2pdist.cli.setup import files, registries_conf
 from p2pdist.cli.setup.mirrors import Mirrors
 from p2pdist.cli.setup.registries_conf import RegistryTable
+from p2pdist.cli.setup.root import HostRoot
 from p2pdist.cli.setup.writer import Place, Work
 from p2pdist.errors import ConfigError, InvalidInputError
 
@@ -46,14 +47,14 @@ def check(mirrors: Mirrors) -> None:
         )
 
 
-def write_work(directory: Path, mirrors: Mirrors) -> tuple[Work, tuple[str, ...]]:
+def write_work(directory: Path, root: HostRoot, mirrors: Mirrors) -> tuple[Work, tuple[str, ...]]:
     """The drop-in, and remarks on it. Where nothing is left to write, what was written before is undone."""
-    others = [_tables(directory.parent / MAIN)]
+    others = [_tables(root.here(directory.parent / MAIN))]
     later = []
-    for name in files.names_in(directory):
+    for name in files.names_in(root.here(directory)):
         if not name.endswith(".conf") or name == registries_conf.FILE:
             continue
-        tables = _tables(directory / name)
+        tables = _tables(root.here(directory / name))
         others.append(tables)
         if name > registries_conf.FILE:
             later += tables
@@ -61,14 +62,14 @@ def write_work(directory: Path, mirrors: Mirrors) -> tuple[Work, tuple[str, ...]
         drop_in = registries_conf.drop_in(mirrors, registries_conf.merge_files(others), later)
     except InvalidInputError as error:
         raise CommandError(
-            f"cannot write {directory / registries_conf.FILE}: {error}", "nothing was changed"
+            f"cannot write {root.here(directory / registries_conf.FILE)}: {error}", "nothing was changed"
         ) from None
     targets = () if drop_in.content is None else (DropInFile(registries_conf.FILE, drop_in.content),)
-    return Work(Place(RUNTIME, directory), targets, others=True), drop_in.remarks
+    return Work(Place(RUNTIME, directory, root), targets, others=True), drop_in.remarks
 
 
-def remove_work(directory: Path) -> Work:
-    return Work(Place(RUNTIME, directory), (), others=True)
+def remove_work(directory: Path, root: HostRoot) -> Work:
+    return Work(Place(RUNTIME, directory, root), (), others=True)
 
 
 def _tables(path: Path) -> list[RegistryTable]:

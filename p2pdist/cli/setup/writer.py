@@ -10,23 +10,29 @@ from pathlib import Path
 from p2pdist.cli.errors import CommandError
 from p2pdist.cli.setup import files, state
 from p2pdist.cli.setup.plan import Entry, Found, Step, Target, plan_remove, plan_write
+from p2pdist.cli.setup.root import HostRoot
 from p2pdist.cli.setup.state import State
 from p2pdist.errors import InvalidInputError
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The directory that a runtime's files are in, with our state file. Names of files are relative to it."""
+    """A host's directory that a runtime's files are in, with our state file. Names of files are relative to it."""
 
     runtime: str
     directory: Path
+    root: HostRoot
+
+    @property
+    def here(self) -> Path:
+        return self.root.here(self.directory)
 
     @property
     def state_file(self) -> Path:
-        return self.directory / state.file_name(self.runtime)
+        return self.path(state.file_name(self.runtime))
 
     def path(self, name: str) -> Path:
-        return self.directory / name
+        return self.root.here(self.directory / name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ def run(work: Work, *, remove: bool, force: bool, dry_run: bool) -> list[Step]:
     """Plan, and unless it is a dry run carry out what has no problem; returns all steps."""
     if dry_run:
         return _plan(work, _load(work.place), remove=remove, force=force)
-    with files.locked(work.place.directory):
+    with files.locked(work.place.here):
         known = _load(work.place)
         steps = _plan(work, known, remove=remove, force=force)
         _carry_out(work.place, known, [step for step in steps if not step.problem])
@@ -127,19 +133,15 @@ def _while_writing(known: Mapping[str, Entry], changing: Sequence[Step]) -> dict
 
 
 def _make_directories(place: Place, known: State, changing: Sequence[Step]) -> tuple[str, ...]:
-    wanted = [place.directory, *(place.path(step.name).parent for step in changing if step.after is not None)]
-    made = [
-        os.path.relpath(path, place.directory) for each in wanted for path in files.make_directories(each)
-    ]
+    wanted = [place.here, *(place.path(step.name).parent for step in changing if step.after is not None)]
+    made = [os.path.relpath(path, place.here) for each in wanted for path in files.make_directories(each)]
     return (*known.made, *made)
 
 
 def _remove_empty(place: Place, made: Sequence[str]) -> tuple[str, ...]:
     """Remove what setup made and nothing is in any more; returns what stays."""
     stay = [
-        name
-        for name in reversed(made)
-        if not files.remove_empty(Path(os.path.normpath(place.directory / name)))
+        name for name in reversed(made) if not files.remove_empty(Path(os.path.normpath(place.here / name)))
     ]
     return tuple(reversed(stay))
 
