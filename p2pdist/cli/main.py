@@ -22,6 +22,7 @@ from p2pdist.cli.errors import CommandError, ExitCode
 from p2pdist.cli.inspect import images, peers, status
 from p2pdist.cli.manage import gc, pin, pins, unpin
 from p2pdist.cli.pull import pull
+from p2pdist.cli.setup.command import setup
 from p2pdist.errors import ConfigError, P2PDistError
 
 
@@ -66,7 +67,7 @@ def cli(state: State, debug: bool) -> None:
     state.debug = debug
 
 
-for command in (agent, demo, pull, status, peers, images, pin, unpin, pins, gc, cluster, check):
+for command in (agent, demo, pull, status, peers, images, pin, unpin, pins, gc, cluster, setup, check):
     cli.add_command(command)
 
 

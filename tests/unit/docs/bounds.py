@@ -94,6 +94,8 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
         Bound("configuration file", "bytes", "config.load:MAX_FILE_BYTES"),
         Bound("registries", "", "config.load:MAX_REGISTRIES"),
         Bound("key or password file", "bytes", "config.secrets:MAX_SECRET_BYTES"),
+        Bound("setup: a file of a runtime", "bytes", "cli.setup.files:MAX_FILE_BYTES"),
+        Bound("setup: files of containerd's configuration", "", "cli.setup.containerd:MAX_IMPORTS"),
         Bound("credential helper's answer", "bytes", "upstream.credential_helper:MAX_OUTPUT"),
         Bound("time for a credential helper", "s", "upstream.settings:UpstreamSettings.helper_timeout"),
         Bound("tags remembered", "", "store.tags:MAX_TAGS"),
