@@ -21,7 +21,9 @@ _CALL = re.compile(r"(?:(?P<function>[a-z]+)\s+)?\.(?P<field>[A-Za-z]*)\Z")
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    """As Go's encoder writes it: keys sorted, no blanks, and nothing that HTML would take for markup."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return "".join(f"\\u{ord(char):04x}" if char in "<>&\u2028\u2029" else char for char in text)
 
 
 _FUNCTIONS: dict[str, Callable[[object], str]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from p2pdist.cli.docker_words import short_id
+from p2pdist.cli.docker_words import short_id, size
 from p2pdist.cli.inspect import entries
 from p2pdist.cli.manage import parse_reference
 from p2pdist.cli.options import admin_client, agent_options, json_option, platform_option
@@ -21,8 +21,9 @@ UNNAMED = "<none>"
 
 @click.command(
     epilog="""\b
-An image's TOTAL is SHARED (bytes that other images here have as well) and UNIQUE (bytes that go when it goes). Sizes are
-those of the blobs that are held, manifests and configs included.
+SIZE is SHARED (in other images here as well) and UNIQUE (goes when the image goes). As in docker system df -v, layers are
+counted, without manifest and config; they are counted as they are stored, compressed or not. The sums below the table,
+and --json, have every byte.
 \b
 Examples:
   p2pdist df
@@ -40,8 +41,8 @@ def df(verbose: bool, as_json: bool, admin: str | None, config: Path | None) -> 
         return
     if verbose:
         rows = [row for image in entries(answer, "images") for row in _rows(image)]
-        right = ("TOTAL", "SHARED", "UNIQUE")
-        print_table(("IMAGE", "DIGEST", "TOTAL", "SHARED", "UNIQUE", ""), sorted(rows), right=right)
+        columns = ("IMAGE", "DIGEST", "SIZE", "SHARED", "UNIQUE", "")
+        print_table(columns, sorted(rows), right=columns[2:5])
         click.echo()
     for label, value in summary(answer if isinstance(answer, dict) else {}):
         console().print(Text.assemble((f"{label:<16}", "bold"), clean(value)))
@@ -71,7 +72,9 @@ def _rows(image: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """One row for each name that an image has now, or had."""
     now, past = _texts(image.get("references")), _texts(image.get("past_references"))
     notes = [] if image.get("complete", True) else ["incomplete"]
-    numbers = tuple(human_bytes(image.get(name)) for name in ("size", "shared", "unique"))
+    layers = image.get("layers")
+    counts = layers if isinstance(layers, dict) else {}
+    numbers = tuple(size(int(_number(counts.get(name)))) for name in ("size", "shared", "unique"))
     names = [(name, notes) for name in now]
     if not now:
         names = [(name, [*notes, "superseded"]) for name in past] or [(UNNAMED, notes)]

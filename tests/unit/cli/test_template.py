@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from p2pdist.cli.template import MAX_TEMPLATE, parse_template
 
-HEADINGS = {"ID": "IMAGE", "Size": "SIZE", "CreatedBy": "CREATED BY"}
+HEADINGS = {"ID": "IMAGE", "Size": "SIZE", "CreatedBy": "CREATED BY", "Comment": "COMMENT"}
 ROWS = [
-    {"ID": "abcdef012345", "Size": "120MB", "CreatedBy": 'COPY "x" /'},
-    {"ID": "<missing>", "Size": "0B", "CreatedBy": "CMD é"},
+    {"ID": "abcdef012345", "Size": "120MB", "CreatedBy": 'COPY "x" /', "Comment": "<a & b>"},
+    {"ID": "<missing>", "Size": "0B", "CreatedBy": "CMD é", "Comment": ""},
 ]
 
 
@@ -25,8 +25,9 @@ def render(text: str) -> list[str]:
         ("{{.ID}}", "abcdef012345"),
         ("{{ .ID }}: {{.Size}}!", "abcdef012345: 120MB!"),
         ("{{json .CreatedBy}}", '"COPY \\"x\\" /"'),
-        ("{{json .}}", '{"ID": "abcdef012345", "Size": "120MB"}'),
-        ("json", '{"ID": "abcdef012345", "Size": "120MB"}'),
+        ("{{json .}}", '{"ID":"abcdef012345","Size":"120MB"}'),
+        ("json", '{"ID":"abcdef012345","Size":"120MB"}'),
+        ("{{json .Comment}}", r'"\u003ca \u0026 b\u003e"'),
         ("{{lower .Size}} {{upper .ID}}", "120mb ABCDEF012345"),
         (r"{{.ID}}\t{{.Size}}\n", "abcdef012345\t120MB\n"),
         ("no field", "no field"),
@@ -52,7 +53,7 @@ def test_a_table_has_headings_and_columns_as_wide_as_dockers() -> None:
     [
         (
             "{{.Sise}}",
-            r"there is no field \.Sise; the nearest is \.Size; there are: \.ID, \.Size, \.CreatedBy",
+            r"there is no field \.Sise; the nearest is \.Size; there are: \.ID, \.Size, \.CreatedBy, ",
         ),
         ("{{.Zzz}}", r"there is no field \.Zzz; there are"),
         ("{{.size}}", r"the nearest is \.Size"),
