@@ -114,7 +114,24 @@ async def image_config(store: Store, image: HeldImage) -> ImageConfig:
             f"{reference} is incomplete here: its config {config.digest} is not held; 'p2pdist pull {reference}' "
             "fetches what is missing"
         )
-    return parse_config(body)
+    try:
+        return parse_config(body)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{reference}: its config {config.digest} is malformed: {error}") from error
+
+
+async def platform_of(store: Store, manifest: Manifest) -> str:
+    """The platform of an image that is no index, by its config; "" where that is not held, or tells none."""
+    config = manifest.config
+    if config is None or media_types.essence(config.media_type) not in media_types.IMAGE_CONFIGS:
+        return ""
+    info = await store.stat(config.digest)
+    if info is None or info.size > MAX_CONFIG:
+        return ""
+    try:
+        return str(parse_config(await store.read(config.digest, MAX_CONFIG) or b"").platform)
+    except InvalidInputError:
+        return ""
 
 
 def check_platform(reference: Reference, config: ImageConfig, platform: Platform) -> None:

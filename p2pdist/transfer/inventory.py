@@ -8,7 +8,7 @@ from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import Manifest
 from p2pdist.oci.reference import Reference
 from p2pdist.store.port import Store, TagEntry
-from p2pdist.transfer.held_images import digest_of, held_manifest, not_held
+from p2pdist.transfer.held_images import digest_of, held_manifest, not_held, platform_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class Inventory:
             platforms.append(str(child.platform) if child.platform else "")
             await self._add_blobs(inner.manifest, sizes, held)
         await self._add_blobs(top.manifest, sizes, held)
+        if not top.manifest.children():
+            platforms.append(await platform_of(self._store, top.manifest))
         return Contents(sizes, held, tuple(sorted(filter(None, platforms))), bare)
 
     async def held_of(self, reference: Reference) -> Contents:

@@ -32,16 +32,15 @@ async def tag_history(store: Store, reference: Reference | None) -> list[PastTag
     """
     entries = await _entries(store, reference)
     inventory = Inventory(store)
+    newest = {(entry.repository, entry.tag): entry for entry in await store.tags()}
     found: dict[Digest, Contents | None] = {}
-    seen: set[tuple[str, str]] = set()
-    result = []
     for entry in entries:
         if entry.digest not in found:
             found[entry.digest] = await inventory.contents(entry.digest)
-        key = (str(entry.repository), entry.tag)
-        result.append(PastTag(entry, found[entry.digest], key not in seen))
-        seen.add(key)
-    return result
+    return [
+        PastTag(entry, found[entry.digest], newest.get((entry.repository, entry.tag)) == entry)
+        for entry in entries
+    ]
 
 
 async def _entries(store: Store, reference: Reference | None) -> list[TagEntry]:

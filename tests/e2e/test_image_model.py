@@ -146,6 +146,21 @@ class TestBesideTheRuntimes:
         assert lab.agent(3).total("p2pdist_received_bytes_total") - before == told["moved_bytes"]
 
 
+def test_an_index_tells_of_the_platforms_that_are_held(lab: Lab) -> None:
+    image, agent = lab.images.multi_platform(), lab.agent(1)
+    lab.pull("skopeo", 1, image)
+    told = json.loads(agent.cli("history", "--json", image.ref))
+    assert (told["platform"], told["manifest"]) == ("linux/amd64", str(image.image.digest))
+    (row,) = json.loads(agent.cli("images", "--json", image.ref))["images"]
+    assert (row["platforms"], row["complete"]) == (["linux/amd64"], True)
+    with pytest.raises(
+        CommandError, match=r"not held here for linux/arm64 \(held: linux/amd64\); 'p2pdist pull"
+    ):
+        agent.cli("history", "--platform", "linux/arm64", image.ref)
+    agent.cli("pull", "--platform", "linux/arm64", image.ref)
+    assert said(agent.cli("history", "--platform", "linux/arm64", image.ref))[0].startswith("LAYER")
+
+
 def _usage(agent: Agent) -> dict[str, Any]:
     """By name, what ``df`` says of each image."""
     told = json.loads(agent.cli("df", "--json"))

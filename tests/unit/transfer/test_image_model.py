@@ -22,6 +22,7 @@ from p2pdist.transfer import image_history as module
 from p2pdist.transfer.disk_usage import DiskUsage, ImageUse, disk_usage
 from p2pdist.transfer.image_diff import image_diff
 from p2pdist.transfer.image_history import ImageHistory, count_hosts, image_history
+from p2pdist.transfer.inventory import Inventory
 from p2pdist.transfer.tag_history import tag_history
 
 ARM64 = Platform("linux", "arm64")
@@ -192,6 +193,39 @@ async def test_an_artifact_has_no_history(shelf: Shelf) -> None:
         await shelf.history(Reference(APP, None, Digest.of(other)))
 
 
+async def test_a_malformed_config_is_named(shelf: Shelf) -> None:
+    body = b'{"history": 5}'
+    manifest = json.loads(SET[0].manifest)
+    manifest["config"] |= {"digest": str(Digest.of(body)), "size": len(body)}
+    data = json.dumps(manifest).encode()
+    await shelf.store.put(Digest.of(body), body)
+    await shelf.store.put(Digest.of(data), data, OCI_MANIFEST)
+    with pytest.raises(
+        InvalidInputError, match=r"library/app@.*: its config sha256:.* is malformed: history"
+    ):
+        await shelf.history(Reference(APP, None, Digest.of(data)))
+    contents = await Inventory(shelf.store).contents(Digest.of(data))
+    assert contents is not None
+    assert contents.platforms == ()
+
+
+async def test_the_platform_of_an_image_without_an_index_is_in_its_config(shelf: Shelf) -> None:
+    there = image_of("two", platform=ARM64)
+    await shelf.hold(there, without=(config_of(there),))
+    contents = await Inventory(shelf.store).contents(there.digest)
+    assert contents is not None
+    assert contents.platforms == ()
+    await shelf.hold(there)
+    contents = await Inventory(shelf.store).contents(there.digest)
+    assert contents is not None
+    assert contents.platforms == ("linux/arm64",)
+    signature = build_artifact("app", there, "application/vnd.example.signature", b"signed")
+    await shelf.hold(signature)
+    contents = await Inventory(shelf.store).contents(signature.digest)
+    assert contents is not None
+    assert contents.platforms == ()
+
+
 async def test_a_layer_is_no_image(shelf: Shelf) -> None:
     await shelf.hold(SET[0])
     with pytest.raises(NotFoundError, match="does not hold"):
@@ -218,8 +252,13 @@ async def test_a_tags_past_tells_what_is_still_held(shelf: Shelf) -> None:
     ]
     assert [each.contents is None for each in past] == [False, False, True, False, False]
     await shelf.tag(new, "v2", at=9.0)
+    await shelf.tag(gone, "v2", at=0.5)  # a clock that was set back
     everything = await tag_history(shelf.store, None)
-    assert [(each.entry.tag, each.current) for each in everything[:2]] == [("v2", True), ("v1", True)]
+    assert [(each.entry.tag, each.current) for each in everything[:2]] == [("v2", False), ("v1", True)]
+    assert [each.current for each in await tag_history(shelf.store, Reference(APP, "v2", None))] == [
+        True,
+        False,
+    ]
 
 
 async def test_an_index_without_any_of_its_images_is_not_held(shelf: Shelf) -> None:
