@@ -6,6 +6,7 @@ that are held. Two tags of one digest are one image. A blob belongs to every ima
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from p2pdist.oci import media_types
@@ -63,34 +64,30 @@ async def disk_usage(store: Store) -> DiskUsage:
     manifests = await _manifests(store, blobs)
     names = await _names(store)
     inner = {child.digest for each in manifests.values() for child in each.manifest.children()}
-    inventory = Inventory(store)
-    found: dict[Digest, Contents] = {}
-    for digest in manifests:
-        if digest not in inner or digest in names:
-            contents = await inventory.contents(digest)
-            if contents is not None:
-                found[digest] = contents
+    found = await _contents(store, [each for each in manifests if each not in inner or each in names])
     held = {digest: contents.held for digest, contents in found.items()}
     share, layers = shares(held), shares(_layers_only(held, manifests))
+
+    def use(digest: Digest) -> ImageUse:
+        named = names.get(digest, _Names())
+        pulled_at = blobs[digest].committed_at
+        tags = tuple(named.now), tuple(named.past)
+        return ImageUse(digest, *tags, found[digest], share[digest], layers[digest], pulled_at)
+
     return DiskUsage(
-        await store.usage(),
-        tuple(
-            ImageUse(
-                digest,
-                tuple(names[digest].now) if digest in names else (),
-                tuple(names[digest].past) if digest in names else (),
-                contents,
-                share[digest],
-                layers[digest],
-                blobs[digest].committed_at,
-            )
-            for digest, contents in found.items()
-        ),
-        separate(held.values()),
-        sum(union(held.values()).values()),
-        sum(info.size for info in _unreached(blobs, manifests, names)),
-        sum(info.size for info in blobs.values() if not info.pinned),
+        usage=await store.usage(),
+        images=tuple(use(digest) for digest in found),
+        separate=separate(held.values()),
+        layered=sum(union(held.values()).values()),
+        reclaimable=sum(info.size for info in _unreached(blobs, manifests, names)),
+        unpinned=sum(info.size for info in blobs.values() if not info.pinned),
     )
+
+
+async def _contents(store: Store, images: Iterable[Digest]) -> dict[Digest, Contents]:
+    inventory = Inventory(store)
+    found = [(digest, await inventory.contents(digest)) for digest in images]
+    return {digest: contents for digest, contents in found if contents is not None}
 
 
 async def _manifests(store: Store, blobs: dict[Digest, BlobInfo]) -> dict[Digest, HeldManifest]:

@@ -25,6 +25,9 @@ from p2pdist.oci.platforms import fitness, listing
 from p2pdist.oci.reference import Reference
 from p2pdist.store.port import Store
 
+# Lists read a config only for its platform: a few kilobytes, as a rule.
+MAX_LISTED_CONFIG = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class HeldManifest:
@@ -120,16 +123,13 @@ async def image_config(store: Store, image: HeldImage) -> ImageConfig:
         raise InvalidInputError(f"{reference}: its config {config.digest} is malformed: {error}") from error
 
 
-async def platform_of(store: Store, manifest: Manifest) -> str:
-    """The platform of an image that is no index, by its config; "" where that is not held, or tells none."""
-    config = manifest.config
-    if config is None or media_types.essence(config.media_type) not in media_types.IMAGE_CONFIGS:
-        return ""
+async def platform_of(store: Store, config: Descriptor) -> str:
+    """The platform that a config of at most ``MAX_LISTED_CONFIG`` bytes names; "" where it is not held or names none."""
     info = await store.stat(config.digest)
-    if info is None or info.size > MAX_CONFIG:
+    if info is None or info.size > MAX_LISTED_CONFIG:
         return ""
     try:
-        return str(parse_config(await store.read(config.digest, MAX_CONFIG) or b"").platform)
+        return str(parse_config(await store.read(config.digest, MAX_LISTED_CONFIG) or b"").platform)
     except InvalidInputError:
         return ""
 

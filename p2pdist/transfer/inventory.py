@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import Manifest
+from p2pdist.oci.media_types import IMAGE_CONFIGS, essence
 from p2pdist.oci.reference import Reference
 from p2pdist.store.port import Store, TagEntry
 from p2pdist.transfer.held_images import digest_of, held_manifest, not_held, platform_of
+
+MAX_PLATFORMS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,11 @@ class ImageEntry:
 
 
 class Inventory:
-    """Reads the store; see the module."""
+    """Reads the store; see the module. Platforms of configs are remembered, since they are asked for at each look."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._platforms: dict[Digest, str] = {}
 
     async def images(self) -> list[ImageEntry]:
         """Every tag whose manifest is held, newest resolution first."""
@@ -68,7 +72,7 @@ class Inventory:
             await self._add_blobs(inner.manifest, sizes, held)
         await self._add_blobs(top.manifest, sizes, held)
         if not top.manifest.children():
-            platforms.append(await platform_of(self._store, top.manifest))
+            platforms.append(await self._platform(top.manifest))
         return Contents(sizes, held, tuple(sorted(filter(None, platforms))), bare)
 
     async def held_of(self, reference: Reference) -> Contents:
@@ -78,6 +82,19 @@ class Inventory:
         if contents is None:
             raise not_held(reference)
         return contents
+
+    async def _platform(self, manifest: Manifest) -> str:
+        config = manifest.config
+        if config is None or essence(config.media_type) not in IMAGE_CONFIGS:
+            return ""
+        known = self._platforms.get(config.digest)
+        if known is None:
+            known = await platform_of(self._store, config)
+            if len(self._platforms) >= MAX_PLATFORMS:
+                self._platforms.clear()
+            if known:
+                self._platforms[config.digest] = known
+        return known
 
     async def _add_blobs(self, manifest: Manifest, sizes: dict[Digest, int], held: dict[Digest, int]) -> None:
         for blob in manifest.blobs():

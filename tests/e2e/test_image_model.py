@@ -147,7 +147,7 @@ class TestBesideTheRuntimes:
 
 
 def test_an_index_tells_of_the_platforms_that_are_held(lab: Lab) -> None:
-    image, agent = lab.images.multi_platform(), lab.agent(1)
+    image, agent = lab.images.multi_platform().at_hub(), lab.agent(1)
     lab.pull("skopeo", 1, image)
     told = json.loads(agent.cli("history", "--json", image.ref))
     assert (told["platform"], told["manifest"]) == ("linux/amd64", str(image.image.digest))
