@@ -13,6 +13,7 @@ from p2pdist.agent.backend import Backend, UseCases
 from p2pdist.agent.cluster import Cluster, join_cluster
 from p2pdist.agent.hooks import CountTransfers
 from p2pdist.agent.identity import load_peer_id
+from p2pdist.agent.image_answers import ImageAnswers
 from p2pdist.api.admin import AdminSettings, build_admin_app
 from p2pdist.api.registry import build_registry_app
 from p2pdist.api.server import Listener, ListenerSettings
@@ -140,7 +141,7 @@ async def _listeners(
         ListenerSettings("mirror.listen", max_connections=config.mirror.max_connections),
     )
     admin = Listener(
-        build_admin_app(backend, AdminSettings((config.agent.name,))),
+        build_admin_app(backend, AdminSettings((config.agent.name,)), ImageAnswers(cases.context)),
         ListenerSettings("admin.listen", max_connections=128),
     )
     await admin.start(config.admin.listen.host, config.admin.listen.port)

@@ -142,6 +142,7 @@ class Backend:
             "held": sum(image.contents.held.values()),
             "complete": image.contents.complete,
             "platforms": list(image.contents.platforms),
+            "pulled_at": image.pulled_at,
             "resolved_at": image.tag.resolved_at,
             "age": round(max(0.0, self._context.clock.wall() - image.tag.resolved_at), 1),
             "pinned": reference in pinned,

@@ -7,7 +7,8 @@
                                 quota, blobs, pinned}, client_bytes: {store, peer, upstream}, received_bytes: {...},
                                 sent_bytes: {...}, saved_bytes, listeners: {name: address}, warnings}
     GET    /api/v1/peers        {peers: [{peer, endpoint, state, rtt, rate, seen}]}
-    GET    /api/v1/images       {images: [{reference, digest, size, held, complete, platforms, resolved_at, age, pinned}]}
+    GET    /api/v1/images       {images: [{reference, digest, size, held, complete, platforms, pulled_at, resolved_at, age,
+                                pinned}]}
     GET    /api/v1/transfers    {transfers: [{digest, repository, size, received, seconds, users, bytes: {source: n}}]}
     GET    /api/v1/pins         {pins: [reference]}
     POST   /api/v1/pins         {reference}             DELETE /api/v1/pins    {reference}
@@ -16,6 +17,7 @@
                                 source}..., at the end {event: "done", digest, size, bytes: {source: n}}, or {event: "error",
                                 message}
     GET    /                    a page with links to these
+    The image model (history, df, diff): api/admin_images.py.
 
 Sizes are bytes, times seconds. An error is {"error": {"status", "message"}}.
 
@@ -39,6 +41,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from p2pdist.api.admin_images import ImageBackend, add_image_routes
 from p2pdist.api.responses import Failure, Refusal, failure_of, json_response
 from p2pdist.errors import BusyError, InvalidInputError, P2PDistError
 from p2pdist.oci.descriptor import Platform
@@ -110,7 +113,9 @@ class AdminSettings:
     write_timeout: float = 60.0
 
 
-def build_admin_app(backend: AdminBackend, settings: AdminSettings | None = None) -> web.Application:
+def build_admin_app(
+    backend: AdminBackend, settings: AdminSettings | None = None, images: ImageBackend | None = None
+) -> web.Application:
     """The application of the admin listener; run it with ``Listener`` (api/server.py)."""
     chosen = settings or AdminSettings()
     guard = _Guard(chosen)
@@ -122,6 +127,8 @@ def build_admin_app(backend: AdminBackend, settings: AdminSettings | None = None
     app.router.add_get("/metrics", views.metrics)
     for name in ("status", "peers", "images", "transfers", "pins"):
         app.router.add_get(f"/api/v1/{name}", getattr(views, name))
+    if images is not None:
+        add_image_routes(app, images)
     app.router.add_post("/api/v1/pins", commands.pin)
     app.router.add_delete("/api/v1/pins", commands.unpin)
     app.router.add_post("/api/v1/gc", commands.collect)

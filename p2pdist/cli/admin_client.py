@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from p2pdist.cli.errors import AgentUnreachableError, CommandError
 from p2pdist.config.model import ListenAddress
@@ -35,9 +35,10 @@ class AdminClient:
     def address(self) -> str:
         return str(ListenAddress(self._host, self._port))
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, query: dict[str, str] | None = None) -> Any:
         """The JSON under ``/api/v1/``."""
-        return self._call("GET", path, None)
+        asked = "?" + urlencode(query, safe="/:@") if query else ""
+        return self._call("GET", path + asked, None)
 
     def send(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """POST or DELETE with a JSON body."""
@@ -70,7 +71,7 @@ class AdminClient:
             payload, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
         try:
             try:
-                connection.request(method, f"/api/v1/{quote(path, safe='/?=&')}", payload, headers)
+                connection.request(method, f"/api/v1/{quote(path, safe='/?=&%:@+')}", payload, headers)
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 raise self._unreachable(error) from error

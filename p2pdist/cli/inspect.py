@@ -1,4 +1,4 @@
-"""``p2pdist status``, ``peers`` and ``images``: what the running agent says about itself.
+"""``p2pdist status`` and ``peers``: what the running agent says about itself.
 
 Rule: a field that an older or newer agent does not send is shown as "-", never an error.
 """
@@ -87,42 +87,6 @@ def peers(as_json: bool, admin: str | None, config: Path | None) -> None:
     )
     if not rows:
         click.echo("No peers: this agent is alone, or has not met another yet (see p2pdist check).", err=True)
-
-
-@click.command()
-@json_option
-@agent_options
-def images(as_json: bool, admin: str | None, config: Path | None) -> None:
-    """List the images this host's store holds."""
-    answer = admin_client(admin, config).get("images")
-    if as_json:
-        emit_json(answer)
-        return
-    rows = entries(answer, "images")
-    print_table(
-        ("IMAGE", "DIGEST", "SIZE", "HELD", "PLATFORMS", "RESOLVED", "PIN"),
-        [_image_row(row) for row in rows],
-        right=("SIZE", "HELD"),
-    )
-    if not rows:
-        click.echo("No images yet: pull one through the mirror, or with p2pdist pull.", err=True)
-
-
-def _image_row(row: dict[str, Any]) -> tuple[str, ...]:
-    digest = str(row.get("digest", "-")).partition(":")[2][:12] or "-"
-    size, held = row.get("size"), row.get("held")
-    complete = "all" if row.get("complete") is True else percent(_number(held), _number(size))
-    platforms = row.get("platforms")
-    age = human_seconds(row.get("age"))
-    return (
-        str(row.get("reference", "-")),
-        digest,
-        human_bytes(size),
-        complete,
-        ", ".join(map(str, platforms)) if isinstance(platforms, list) else "-",
-        f"{age} ago" if age != "-" else str(row.get("resolved_at", "-")),
-        "pinned" if row.get("pinned") else "",
-    )
 
 
 def entries(answer: Any, name: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import click
 from p2pdist.cli.admin_client import AdminClient
 from p2pdist.config.load import load_config
 from p2pdist.config.values import parse_listen
+from p2pdist.oci.platforms import parse_platform
 
 DEFAULT_CONFIG = Path("/etc/p2pdist/config.toml")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,6 +41,23 @@ def config_option(command: F) -> F:
 def json_option(command: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+
+
+def platform_option(command: F) -> F:
+    """``--platform``: which image of an index; checked before the agent is asked."""
+    return click.option(
+        "--platform",
+        metavar="OS/ARCH[/VARIANT]",
+        callback=_check_platform,
+        help="Which image of an index [default: this host's].",
+    )(command)
+
+
+def _check_platform(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else str(parse_platform(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def agent_options(command: F) -> F:

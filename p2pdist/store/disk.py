@@ -349,6 +349,10 @@ class DiskStore:
         self._require_open()
         return await self._tags.entries(repository, history=history)
 
+    async def tag_history(self, repository: Repository, tag: str) -> list[TagEntry]:
+        self._require_open()
+        return await self._tags.history_of(repository, tag)
+
     async def pin(self, reference: Reference, digests: Iterable[Digest]) -> None:
         self._require_open()
         pinned = list(digests)

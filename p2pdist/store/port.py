@@ -189,6 +189,9 @@ class Store(Protocol):
     async def tags(self, repository: Repository | None = None, *, history: bool = False) -> list[TagEntry]:
         """Newest resolution of each tag (with ``history`` all of them), newest first; at most 10,000."""
 
+    async def tag_history(self, repository: Repository, tag: str) -> list[TagEntry]:
+        """What one tag pointed at, newest first; at most 100. [] for a tag that was never resolved here."""
+
     async def pin(self, reference: Reference, digests: Iterable[Digest]) -> None:
         """Keep these blobs, besides those of earlier calls, from eviction until ``unpin(reference)``."""
 

@@ -69,6 +69,8 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
     "From registries": (
         Bound("manifest", "bytes", "oci.manifest:MAX_MANIFEST"),
         Bound("descriptors in a manifest", "", "oci.manifest:MAX_DESCRIPTORS"),
+        Bound("image config", "bytes", "oci.manifest:MAX_CONFIG"),
+        Bound("steps in an image's history", "", "oci.manifest:MAX_HISTORY"),
         Bound("tags list, referrers", "bytes", "upstream.registry_client:MAX_PAGE"),
         Bound("token server's answer", "bytes", "upstream.registry_http:MAX_TOKEN_BODY"),
         Bound("error body read", "bytes", "upstream.registry_http:MAX_ERROR_BODY"),
@@ -99,6 +101,10 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
         Bound("credential helper's answer", "bytes", "upstream.credential_helper:MAX_OUTPUT"),
         Bound("time for a credential helper", "s", "upstream.settings:UpstreamSettings.helper_timeout"),
         Bound("tags remembered", "", "store.tags:MAX_TAGS"),
+        Bound("resolutions remembered, per tag", "", "store.tags:MAX_HISTORY"),
+        Bound("resolutions remembered, in all", "", "store.tags:MAX_RESOLUTIONS"),
+        Bound("layers whose hosts are counted for a history", "", "transfer.image_history:MAX_ASKED"),
+        Bound("time for that", "s", "transfer.image_history:ASK_SECONDS"),
     ),
 }
 
