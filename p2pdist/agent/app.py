@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from p2pdist import __version__
+from p2pdist.agent.admin_token import make_admin_token
 from p2pdist.agent.backend import Backend, UseCases
 from p2pdist.agent.cluster import Cluster, join_cluster
 from p2pdist.agent.hooks import CountTransfers
 from p2pdist.agent.identity import load_peer_id
-from p2pdist.api.admin import AdminSettings, build_admin_app
+from p2pdist.agent.sources import ImportCommands
+from p2pdist.api.admin import AdminPart, AdminSettings, build_admin_app
+from p2pdist.api.admin_import import ImportRoutes, ImportSettings
 from p2pdist.api.registry import build_registry_app
 from p2pdist.api.server import Listener, ListenerSettings
 from p2pdist.clock import Clock, SystemClock
@@ -27,6 +30,7 @@ from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.announce import Announcer
 from p2pdist.transfer.blobs import BlobService
 from p2pdist.transfer.context import TransferContext, TransferPolicy
+from p2pdist.transfer.importing import ImageImporter
 from p2pdist.transfer.limits import TokenBucket
 from p2pdist.transfer.manifests import ManifestService
 from p2pdist.transfer.mirror import PullThroughMirror
@@ -68,7 +72,8 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             context = _context(config, store, cluster, upstream, metrics, peer, clock)
             cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
-            async with _listeners(config, cluster, cases, backend, metrics) as running:
+            parts = _admin_parts(config, cases)
+            async with _listeners(config, cluster, cases, backend, metrics, parts) as running:
                 tasks.create_task(cases.announcer.run())
                 yield running
     finally:
@@ -130,9 +135,21 @@ def _use_cases(context: TransferContext, cluster: Cluster, tasks: asyncio.TaskGr
     return UseCases(context, blobs, manifests, puller, announcer)
 
 
+def _admin_parts(config: Config, cases: UseCases) -> list[AdminPart]:
+    """Commands that are not for every user of the host."""
+    token = make_admin_token(config.agent.data_dir)
+    importer = ImageImporter(cases.context, cases.announcer.committed)
+    return [ImportRoutes(ImportCommands(importer), ImportSettings(token))]
+
+
 @asynccontextmanager
 async def _listeners(
-    config: Config, cluster: Cluster, cases: UseCases, backend: Backend, metrics: Metrics
+    config: Config,
+    cluster: Cluster,
+    cases: UseCases,
+    backend: Backend,
+    metrics: Metrics,
+    parts: list[AdminPart],
 ) -> AsyncIterator[Running]:
     mirror = PullThroughMirror(cases.context, cases.blobs, cases.manifests)
     front = Listener(
@@ -140,7 +157,7 @@ async def _listeners(
         ListenerSettings("mirror.listen", max_connections=config.mirror.max_connections),
     )
     admin = Listener(
-        build_admin_app(backend, AdminSettings((config.agent.name,))),
+        build_admin_app(backend, AdminSettings((config.agent.name,)), parts),
         ListenerSettings("admin.listen", max_connections=128),
     )
     await admin.start(config.admin.listen.host, config.admin.listen.port)

@@ -19,6 +19,7 @@ from p2pdist.cli.check import check
 from p2pdist.cli.cluster import cluster
 from p2pdist.cli.demo.command import demo
 from p2pdist.cli.errors import CommandError, ExitCode
+from p2pdist.cli.image_import import import_image
 from p2pdist.cli.inspect import images, peers, status
 from p2pdist.cli.manage import gc, pin, pins, unpin
 from p2pdist.cli.pull import pull
@@ -66,7 +67,7 @@ def cli(state: State, debug: bool) -> None:
     state.debug = debug
 
 
-for command in (agent, demo, pull, status, peers, images, pin, unpin, pins, gc, cluster, check):
+for command in (agent, demo, pull, import_image, status, peers, images, pin, unpin, pins, gc, cluster, check):
     cli.add_command(command)
 
 

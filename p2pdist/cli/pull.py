@@ -78,7 +78,7 @@ def pull(
     if as_json:
         _pass_on(events)
         return
-    with _show() as show:
+    with showing() as show:
         done = follow(events, show)
     click.echo(summary(reference, done))
 
@@ -126,8 +126,19 @@ def summary(reference: Reference, done: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+class Nothing:
+    """For output that is for scripts."""
+
+    def layer(self, name: str, size: int, received: int, source: str) -> None:
+        return
+
+
 @contextmanager
-def _show() -> Iterator[Show]:
+def showing(*, quiet: bool = False) -> Iterator[Show]:
+    """Bars on a terminal, lines elsewhere, nothing when ``quiet``."""
+    if quiet:
+        yield Nothing()
+        return
     if not sys.stdout.isatty():
         yield Lines()
         return
