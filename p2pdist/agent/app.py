@@ -14,6 +14,7 @@ from p2pdist.agent.backend import Backend, UseCases
 from p2pdist.agent.cluster import Cluster, join_cluster
 from p2pdist.agent.hooks import CountTransfers
 from p2pdist.agent.identity import load_peer_id
+from p2pdist.agent.seeding import beside_containerd
 from p2pdist.agent.sources import ImportCommands
 from p2pdist.api.admin import AdminPart, AdminSettings, build_admin_app
 from p2pdist.api.admin_import import ImportRoutes, ImportSettings
@@ -25,6 +26,7 @@ from p2pdist.config.secrets import read_cluster_key
 from p2pdist.config.upstream import upstream_settings
 from p2pdist.records import PeerId
 from p2pdist.store.disk import DiskStore
+from p2pdist.store.port import Store
 from p2pdist.swarm.peer_health import PeerHealth
 from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.announce import Announcer
@@ -55,7 +57,8 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
     clock = SystemClock()
     key = read_cluster_key(config)
     metrics = Metrics(config.registries, __version__)
-    store = await DiskStore.open_dir(config.agent.data_dir, config.store.max_size, clock)
+    disk = await DiskStore.open_dir(config.agent.data_dir, config.store.max_size, clock)
+    store, seeding = await beside_containerd(config, disk, clock)
     try:
         peer = load_peer_id(config.agent.data_dir)
         async with (
@@ -75,6 +78,8 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             parts = _admin_parts(config, cases)
             async with _listeners(config, cluster, cases, backend, metrics, parts) as running:
                 tasks.create_task(cases.announcer.run())
+                if seeding is not None:
+                    tasks.create_task(seeding.run(cases.announcer))
                 yield running
     finally:
         await store.close()
@@ -97,7 +102,7 @@ async def _task_group() -> AsyncIterator[asyncio.TaskGroup]:
 
 def _context(
     config: Config,
-    store: DiskStore,
+    store: Store,
     cluster: Cluster,
     upstream: RegistryClient,
     metrics: Metrics,
