@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from p2pdist import __version__
 from p2pdist.agent.admin_token import make_admin_token
-from p2pdist.agent.backend import Backend, UseCases
+from p2pdist.agent.backend import Backend, UseCases, own_platform
 from p2pdist.agent.cluster import Cluster, join_cluster
 from p2pdist.agent.hooks import CountTransfers
 from p2pdist.agent.identity import load_peer_id
 from p2pdist.agent.seeding import beside_containerd
-from p2pdist.agent.sources import ImportCommands
+from p2pdist.agent.sources import ImportCommands, WarmCommands
 from p2pdist.api.admin import AdminPart, AdminSettings, build_admin_app
 from p2pdist.api.admin_import import ImportRoutes, ImportSettings
+from p2pdist.api.admin_warm import WarmRoutes, WarmSettings
 from p2pdist.api.registry import build_registry_app
 from p2pdist.api.server import Listener, ListenerSettings
 from p2pdist.clock import Clock, SystemClock
@@ -37,6 +38,8 @@ from p2pdist.transfer.limits import TokenBucket
 from p2pdist.transfer.manifests import ManifestService
 from p2pdist.transfer.mirror import PullThroughMirror
 from p2pdist.transfer.pull import ImagePuller
+from p2pdist.transfer.warm import WarmJobs
+from p2pdist.transfer.warm_everywhere import ClusterWarmer, OwnHost
 from p2pdist.upstream.registry_client import RegistryClient
 
 logger = logging.getLogger("p2pdist.agent")
@@ -75,7 +78,8 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             context = _context(config, store, cluster, upstream, metrics, peer, clock)
             cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
-            parts = _admin_parts(config, cases)
+            backend.seeding = seeding
+            parts = _admin_parts(config, peer, cluster, cases, tasks)
             async with _listeners(config, cluster, cases, backend, metrics, parts) as running:
                 tasks.create_task(cases.announcer.run())
                 if seeding is not None:
@@ -140,11 +144,31 @@ def _use_cases(context: TransferContext, cluster: Cluster, tasks: asyncio.TaskGr
     return UseCases(context, blobs, manifests, puller, announcer)
 
 
-def _admin_parts(config: Config, cases: UseCases) -> list[AdminPart]:
+def _admin_parts(
+    config: Config, peer: PeerId, cluster: Cluster, cases: UseCases, tasks: asyncio.TaskGroup
+) -> list[AdminPart]:
     """Commands that are not for every user of the host."""
     token = make_admin_token(config.agent.data_dir)
-    importer = ImageImporter(cases.context, cases.announcer.committed)
-    return [ImportRoutes(ImportCommands(importer), ImportSettings(token))]
+    context = cases.context
+    importer = ImageImporter(context, cases.announcer.committed)
+    jobs = WarmJobs(
+        cases.puller,
+        context.upstream,
+        context.clock,
+        tasks,
+        own_platform(),
+        accepts=config.peer.accept_warm_up,
+    )
+    if cluster.door is not None:
+        cluster.door.desk = jobs
+    own = OwnHost(peer, config.agent.name, config.agent.zone)
+    warmer = ClusterWarmer(
+        own, jobs, cases.manifests, context.discovery, cluster.commands, context.clock, tasks
+    )
+    return [
+        ImportRoutes(ImportCommands(importer), ImportSettings(token)),
+        WarmRoutes(WarmCommands(warmer), WarmSettings(token)),
+    ]
 
 
 @asynccontextmanager

@@ -5,7 +5,8 @@
     GET    /metrics             Prometheus (or OpenMetrics) exposition
     GET    /api/v1/status       {name, version, uptime, zone, ready, reasons, peers, transfers, store: {committed, reserved,
                                 quota, blobs, pinned}, client_bytes: {store, peer, upstream}, received_bytes: {...},
-                                sent_bytes: {...}, saved_bytes, listeners: {name: address}, warnings}
+                                sent_bytes: {...}, saved_bytes, listeners: {name: address}, warnings,
+                                containerd?: {path, blobs, size, unchecked}}
     GET    /api/v1/peers        {peers: [{peer, endpoint, state, rtt, rate, seen}]}
     GET    /api/v1/images       {images: [{reference, digest, size, held, complete, platforms, resolved_at, age, pinned}]}
     GET    /api/v1/transfers    {transfers: [{digest, repository, size, received, seconds, users, bytes: {source: n}}]}

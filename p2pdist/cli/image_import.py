@@ -17,7 +17,7 @@ from p2pdist.cli.errors import CommandError
 from p2pdist.cli.manage import parse_reference
 from p2pdist.cli.options import admin_client, agent_options, json_option, token_header
 from p2pdist.cli.output import clean, emit_json, human_bytes
-from p2pdist.cli.pull import Show, showing
+from p2pdist.cli.progress import Show, showing
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Reference
