@@ -71,7 +71,7 @@ class TestContainerdContent:
         lab.cluster.await_metric(
             agent, lambda m: m.value("p2pdist_dht_state", what="announced") == held, "announced"
         )
-        assert agent.total("p2pdist_received_bytes_total") == 0
+        assert agent.metrics().value("p2pdist_received_bytes_total") == 0
         assert "seeded from its own store" in agent.cli("status")
 
         lab.upstream.stop()
@@ -99,12 +99,14 @@ def holds_all(lab: Lab, number: int, image: Pushed) -> bool:
 class TestEverywhere:
     def test_every_host_has_it_and_upstream_gave_it_once(self, lab: Lab) -> None:
         image = lab.images.image((12, 6))
+        lab.net.up.shape(200)
         with lab.watch() as seen:
             said = lab.agent(1).cli("pull", "--everywhere", image.ref)
         assert "is on all of 3 hosts" in said
         assert all(f"\n{name}" in f"\n{said}" for name in ("h1", "h2", "h3"))
         assert all(holds_all(lab, number, image) for number in (1, 2, 3))
-        assert image.size <= seen.served.blob_bytes <= image.size * 1.05
+        # One copy, and the races of a few pieces, which weigh more the smaller the layers are.
+        assert image.size <= seen.served.blob_bytes <= image.size * 1.25
         with lab.watch() as again:
             lab.pull("containerd", 3, image)
         assert again.served.blob_bytes == 0
@@ -125,7 +127,7 @@ class TestEverywhere:
 
     def test_an_image_that_is_nowhere_troubles_no_other_host(self, lab: Lab) -> None:
         image = lab.images.image((1,)).renamed("library/no-such-image:v1")
-        with pytest.raises(CommandError, match=r"not exist|not found"):
+        with pytest.raises(CommandError, match=r"404|not exist"):
             lab.agent(1).cli("pull", "--everywhere", image.ref)
 
 

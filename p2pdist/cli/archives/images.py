@@ -68,7 +68,18 @@ class BlobList:
         self.found.setdefault(digest, ArchivedBlob(digest, len(body), lambda: iter((body,))))
 
     def add_file(self, digest: Digest, name: str, size: int) -> None:
-        self.found.setdefault(digest, ArchivedBlob(digest, size, lambda: self.files.chunks(name)))
+        self.found.setdefault(digest, ArchivedBlob(digest, size, lambda: self._whole(name, size)))
+
+    def _whole(self, name: str, size: int) -> Iterator[bytes]:
+        """The file's content, if it still has the size that was found; else who receives it would wait for the rest."""
+        total = 0
+        for chunk in self.files.chunks(name):
+            total += len(chunk)
+            if total > size:
+                break
+            yield chunk
+        if total != size:
+            raise InvalidInputError(f"{name} in {self.files.where} was changed: it had {size} bytes")
 
 
 def references_in(*texts: object) -> tuple[Reference, ...]:
