@@ -220,8 +220,8 @@ class ContainerdContent:
                 continue
             except OSError as error:
                 raise StoreError(
-                    f"containerd's content in {directory} cannot be read ({error.strerror}): let the agent's user "
-                    "read it, or take store.containerd_content out of the configuration"
+                    f"containerd's content in {directory} cannot be read ({error.strerror}): let the agent read it "
+                    "(AmbientCapabilities=CAP_DAC_READ_SEARCH), or take store.containerd_content out of the configuration"
                 ) from error
         return found
 

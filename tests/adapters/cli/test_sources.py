@@ -132,6 +132,16 @@ async def test_damaged_content_is_refused_by_the_agent(
     assert json.loads(capsys.readouterr().out) == {"images": []}
 
 
+async def test_a_large_blob_that_is_refused_says_why(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    big = build_image("big", "v1", [build_layer("big", 30_000_000, seed=1)])
+    small = load_config(config, {}, {"store.max_size": "1MiB"})
+    async with run_parts(small) as agent:
+        assert await command(agent, "import", layout(tmp_path, big)) == 1
+    assert "raise store.max_size" in capsys.readouterr().err
+
+
 async def test_an_image_without_a_full_name_needs_one(
     agent: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
