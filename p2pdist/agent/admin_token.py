@@ -8,7 +8,7 @@ from pathlib import Path
 
 from p2pdist.errors import StoreError
 
-FILE = "admin.token"
+FILE = "command.token"
 MAX_TOKEN = 256
 
 

@@ -62,7 +62,7 @@ def require_token(request: web.Request, token: str) -> None:
         raise Refusal(
             403,
             ErrorCode.DENIED,
-            "this command wants the token in admin.token of the agent's data directory: run it as root, or as the "
+            "this command wants the token in command.token of the agent's data directory: run it as root, or as the "
             "agent's user",
         )
 

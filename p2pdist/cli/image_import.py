@@ -42,7 +42,7 @@ PATH is an OCI layout (directory or tar), or what docker save writes. The image 
 had answered with it; one from docker save has a digest of its own, since its layers are not compressed. Needs root, or
 the agent's user.""",
 )
-@click.argument("path", type=click.Path(path_type=Path, exists=True, readable=False))
+@click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--as", "name", metavar="REF", callback=_reference, help="The name to give it [default: its own]."
 )

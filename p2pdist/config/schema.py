@@ -155,7 +155,7 @@ PEER = Section(
         Key(
             "accept_warm_up",
             values.BOOL,
-            "Fetch an image when another agent asks for it (`p2pdist pull --everywhere`); `false` refuses.",
+            "Fetch an image when another agent asks for it (`p2pdist pull --everywhere REF`); `false` refuses.",
             "true",
         ),
         Key(

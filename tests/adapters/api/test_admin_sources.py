@@ -131,7 +131,7 @@ async def test_without_the_token_nothing_is_done(admin: Admin, headers: dict[str
     ):
         status, body = await admin.ask(method, path, headers=headers, **options)
         assert status == 403
-        assert b"admin.token" in body
+        assert b"command.token" in body
     plain = {**headers, "Content-Type": "application/octet-stream"}
     assert (await admin.ask("PUT", BLOB, data=b"data", headers=plain))[0] == 403
     assert admin.sources.done == []

@@ -160,6 +160,11 @@ async def test_what_is_no_archive_says_what_it_is(
     assert "is not a tar" in capsys.readouterr().err
 
 
+async def test_a_file_that_is_not_there(agent: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await command(agent, "import", "/no/such/file.tar") == 1
+    assert "cannot read /no/such/file.tar: No such file" in capsys.readouterr().err
+
+
 async def test_the_token_is_new_at_each_start_and_for_the_agents_user_only(
     agent: Running, tmp_path: Path
 ) -> None:
