@@ -79,7 +79,7 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
             backend.seeding = seeding
-            parts = _admin_parts(config, peer, cluster, cases, tasks)
+            parts = _admin_parts(config, peer, disk, cluster, cases, tasks)
             async with _listeners(config, cluster, cases, backend, metrics, parts) as running:
                 tasks.create_task(cases.announcer.run())
                 if seeding is not None:
@@ -145,12 +145,12 @@ def _use_cases(context: TransferContext, cluster: Cluster, tasks: asyncio.TaskGr
 
 
 def _admin_parts(
-    config: Config, peer: PeerId, cluster: Cluster, cases: UseCases, tasks: asyncio.TaskGroup
+    config: Config, peer: PeerId, disk: Store, cluster: Cluster, cases: UseCases, tasks: asyncio.TaskGroup
 ) -> list[AdminPart]:
     """Commands that are not for every user of the host."""
     token = make_admin_token(config.agent.data_dir)
     context = cases.context
-    importer = ImageImporter(context, cases.announcer.committed)
+    importer = ImageImporter(context, cases.announcer.committed, disk)
     jobs = WarmJobs(
         cases.puller,
         context.upstream,

@@ -53,6 +53,9 @@ class WarmCommands:
         states: dict[PeerId, WarmState] = {}
         async with aclosing(self._warmer.warm(reference, str(platform or ""), zone)) as hosts:
             async for host in hosts:
+                if host is None:
+                    yield {"event": "waiting"}
+                    continue
                 states[host.peer] = host.status.state
                 yield _event(host)
         failed = sum(state is not WarmState.DONE for state in states.values())

@@ -4,8 +4,8 @@
                        state, size, received, bytes: {source: n}, digest, message}..., at the end
                        {event: "done", hosts, failed}, or {event: "error", message}
 
-``state`` is waiting, running, done or failed. Since it makes other hosts work, it wants the token of the agent's data
-directory.
+{event: "waiting"} stands between where there was no news for a while. ``state`` is waiting, running, done or failed.
+Since it makes other hosts work, it wants the token of the agent's data directory.
 """
 
 from __future__ import annotations

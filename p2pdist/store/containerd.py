@@ -176,7 +176,6 @@ class ContainerdContent:
         for digest in self._compare(await self._hops.run(self._scan)):
             await self._hold(digest, self._marks[digest])
             await self._clock.sleep(PACE)
-        await self.reconsider(list(self._held))
         if self._pending:
             self._work.set()
 

@@ -17,7 +17,7 @@ from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import MAX_MANIFEST, Manifest, parse_manifest
 from p2pdist.oci.reference import Reference, Repository
 from p2pdist.records import PeerId, TagRecord
-from p2pdist.store.port import TagEntry
+from p2pdist.store.port import Store, TagEntry
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.fetch import Committed
 
@@ -34,11 +34,15 @@ class Imported:
 
 
 class ImageImporter:
-    """See the module's rules. ``on_commit`` is told of each blob that became visible."""
+    """See the module's rules. ``on_commit`` is told of each blob that became visible.
 
-    def __init__(self, context: TransferContext, on_commit: Committed) -> None:
+    ``keeper`` is the store whose blobs need not be sent; what only another program holds beside it may go at any time.
+    """
+
+    def __init__(self, context: TransferContext, on_commit: Committed, keeper: Store | None = None) -> None:
         self._context = context
         self._on_commit = on_commit
+        self._keeper = keeper or context.store
 
     def _shared(self, repository: Repository) -> bool:
         """Whether its content may leave this host; raises DeniedError for a registry that is not configured."""
@@ -53,7 +57,7 @@ class ImageImporter:
         """Which of these have to be sent: not held, or held for this host only while they may be shared now."""
         shared, found = self._shared(repository), []
         for digest in digests:
-            info = await self._context.store.stat(digest)
+            info = await self._keeper.stat(digest)
             if info is None or (shared and not info.shared):
                 found.append(digest)
         return found

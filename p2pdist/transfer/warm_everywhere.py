@@ -84,8 +84,8 @@ class ClusterWarmer:
 
     async def warm(
         self, reference: Reference, platform: str = "", zone: str | None = None
-    ) -> AsyncGenerator[HostProgress, None]:
-        """Each host's progress as it changes, until all have ended; the last word is said again when all are silent.
+    ) -> AsyncGenerator[HostProgress | None, None]:
+        """Each host's progress as it changes, until all have ended; None when there was no news for ``HEARTBEAT`` seconds.
 
         Raises P2PDistError before any host was asked.
         """
@@ -94,19 +94,16 @@ class ClusterWarmer:
         news: asyncio.Queue[HostProgress | None] = asyncio.Queue()
         rounds = _Round(self, Order(str(reference), platform), zone, news)
         work = self._tasks.create_task(rounds.run(members))
-        last: HostProgress | None = None
         try:
             while True:
                 try:
                     async with asyncio.timeout(HEARTBEAT):
                         progress = await news.get()
                 except TimeoutError:
-                    progress = last
-                    if last is None:
-                        continue
+                    yield None
+                    continue
                 if progress is None:
                     return
-                last = progress
                 yield progress
         finally:
             work.cancel()

@@ -258,10 +258,19 @@ async def test_a_directory_that_cannot_be_read_is_said_once(
         (both.root / "blobs" / "sha256").write_text("a file")
         with pytest.raises(StoreError, match="containerd_content"):
             await both.content.look()
-        task = asyncio.create_task(both.content.run(lambda digest, shared: None, lambda: None))
-        for _ in range(200):
+        looks, look = 0, both.content.look
+
+        async def counted() -> None:
+            nonlocal looks
+            looks += 1
             both.clock.time += containerd.FULL_SCAN
-            await asyncio.sleep(0.002)
+            await look()
+
+        both.content.look = counted  # type: ignore[method-assign]
+        task = asyncio.create_task(both.content.run(lambda digest, shared: None, lambda: None))
+        async with asyncio.timeout(20):
+            while looks < 5:
+                await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert caplog.text.count("cannot be read") == 1

@@ -243,6 +243,7 @@ async def warmed(
     last: dict[PeerId, HostProgress] = {}
     async with asyncio.timeout(20):
         async for progress in warmer.warm(NAME, platform, zone):
+            assert progress is not None
             last[progress.peer] = progress
     return {each.name or each.where: each for each in last.values()}
 
@@ -341,6 +342,37 @@ class TestEverywhere:
             with pytest.raises(NotFoundError):
                 await warmed(here, FakeWarmPeers(remote), "a")
             assert remote.orders == []
+
+    async def test_a_silence_is_told_as_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("p2pdist.transfer.warm_everywhere.HEARTBEAT", 0.01)
+        async with host(world_with_image()) as here:
+            silent = asyncio.Event()
+
+            class Slow(FakeWarmPeers):
+                async def greet(self, member: Member) -> HostName:
+                    await silent.wait()
+                    return await super().greet(member)
+
+            here.world.cluster.join("a", peer=member("a").peer)
+            own = OwnHost(here.world.discovery.peer, "own", "z1")
+            peers = Slow(Remote("a", [DONE], zone="z2"))
+            warmer = ClusterWarmer(
+                own,
+                here.jobs,
+                here.agent.manifests,
+                here.world.discovery,
+                peers,
+                here.world.clock,
+                here.tasks,
+            )
+            told = []
+            async with asyncio.timeout(20):
+                async for progress in warmer.warm(NAME, zone="z2"):
+                    told.append(progress)
+                    silent.set()
+            assert told[0] is None
+            assert told[-1] is not None
+            assert told[-1].status == DONE
 
     async def test_who_leaves_early_leaves_no_task_behind(self) -> None:
         async with host(world_with_image()) as here:
