@@ -36,6 +36,7 @@ RATE = 64 * 1024 * 1024
 POLL = 2.0
 FULL_SCAN = 300.0
 PACE = 0.005
+WRITE_EVERY = 30.0
 _SLICE = 8 * 1024 * 1024
 # A directory that changed within its clock's tick before a look may change again without showing it.
 _TICK_NS = 1_000_000_000
@@ -74,6 +75,7 @@ class ContainerdContent:
         self._seen: tuple[int, ...] | None = None
         self._scanned_at = 0.0
         self._marks_changed = False
+        self._written_at = 0.0
         self._complaint = ""
 
     async def load(self, shares: Callable[[Digest], Awaitable[bool]]) -> None:
@@ -122,13 +124,17 @@ class ContainerdContent:
             descriptor = await self._hops.run(_open_same, path, held.stamp)
         except (DamagedBlobError, StoreError) as error:
             logger.info("blob %s of containerd is no longer held: %s", digest, error)
-            self._drop(digest)
+            current = self._held.get(digest)
+            if current is not None and current.stamp == held.stamp:
+                self._drop(digest)
             return None
-        info = self.info(digest)
-        if info is None:  # dropped in the meantime
+        info, now = self.info(digest), self._held.get(digest)
+        if (
+            info is None or now is None or now.stamp != held.stamp
+        ):  # it went, or was replaced, in the meantime
             os.close(descriptor)
             return None
-        self._held[digest] = replace(held, used_at=self._clock.wall())
+        self._held[digest] = replace(now, used_at=self._clock.wall())
         return DiskReader(info, path, descriptor, self._hops, lambda: None)
 
     def _path(self, digest: Digest) -> Path:
@@ -157,7 +163,8 @@ class ContainerdContent:
                 self._complain(str(error))
             if self._gone:
                 on_gone()
-            await self._write_marks()
+            if not self._pending or self._clock.now() - self._written_at >= WRITE_EVERY:
+                await self._write_marks()
             await self._clock.sleep(POLL)
 
     async def _keep_checking(self) -> None:
@@ -183,10 +190,16 @@ class ContainerdContent:
         """Check the smallest blob that waits for it; whether there was one."""
         if not self._pending:
             return False
-        digest = min(self._pending, key=lambda each: self._pending[each].size)
+        digest, stamp = self._pending.popitem()
         self._checking = digest
         try:
-            await self._check(digest, self._pending.pop(digest))
+            await self._check(digest, stamp)
+        except (
+            DamagedBlobError,
+            StoreError,
+            OSError,
+        ) as error:  # it comes in line again at the next full scan
+            logger.info("blob %s of containerd was not checked: %s", digest, error)
         finally:
             self._checking = None
         return True
@@ -236,11 +249,13 @@ class ContainerdContent:
         fresh = {digest: stamp for digest, stamp in found.items() if digest not in self._held}
         known = [digest for digest, stamp in fresh.items() if self._marks.get(digest) == stamp]
         self._bad = {digest: stamp for digest, stamp in self._bad.items() if found.get(digest) == stamp}
-        self._pending = {
-            digest: stamp
+        waiting = [
+            (digest, stamp)
             for digest, stamp in fresh.items()
             if digest not in self._bad and digest != self._checking and self._marks.get(digest) != stamp
-        }
+        ]
+        waiting.sort(key=lambda item: item[1].size, reverse=True)  # the smallest last, which goes first
+        self._pending = dict(waiting)
         return known
 
     def _complain(self, text: str) -> None:
@@ -250,16 +265,11 @@ class ContainerdContent:
         self._complaint = text
 
     async def _check(self, digest: Digest, stamp: Stamp) -> None:
-        try:
-            right = await self._has_digest(digest, stamp)
-        except (DamagedBlobError, StoreError) as error:
-            logger.info("blob %s of containerd was not checked: %s", digest, error)
-            return
-        if not right:
+        if await self._has_digest(digest, stamp):
+            await self._hold(digest, stamp)
+        else:
             self._bad[digest] = stamp
             logger.warning("%s does not have the digest of its name: it is left alone", self._path(digest))
-            return
-        await self._hold(digest, stamp)
 
     async def _has_digest(self, digest: Digest, stamp: Stamp) -> bool:
         hasher = digest.hasher()
@@ -270,10 +280,11 @@ class ContainerdContent:
                 length = min(_SLICE, stamp.size - offset)
                 await self._hops.run(_hash, descriptor, hasher, offset, length)
                 await self._clock.sleep(max(0.0, started + length / RATE - self._clock.now()))
-            unchanged = Stamp.of(os.fstat(descriptor)) == stamp
+            if Stamp.of(os.fstat(descriptor)) != stamp:
+                raise DamagedBlobError(f"{self._path(digest)} was changed while it was checked")
         finally:
             os.close(descriptor)
-        return unchanged and digest.matches(hasher)
+        return digest.matches(hasher)
 
     async def _hold(self, digest: Digest, stamp: Stamp) -> None:
         shared = await self._may_share(digest)
@@ -297,7 +308,7 @@ class ContainerdContent:
 
     async def _write_marks(self) -> None:
         if self._marks_changed:
-            self._marks_changed = False
+            self._marks_changed, self._written_at = False, self._clock.now()
             self._marks = {digest: held.stamp for digest, held in self._held.items()}
             await self._hops.run(write_marks, self._marks_file, self._marks)
 

@@ -191,6 +191,24 @@ async def test_a_file_that_was_changed_in_place_is_checked_again(tmp_path: Path)
         assert await both.held() == set()
 
 
+async def test_a_file_that_cannot_be_read_now_is_tried_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with beside(tmp_path) as both:
+        digest = both.write(b"right")
+        with monkeypatch.context() as broken:
+
+            def fail(*_: object) -> None:
+                raise OSError(5, "Input/output error")
+
+            broken.setattr(containerd, "_hash", fail)
+            await both.settle()
+        assert await both.held() == set()
+        both.clock.time += containerd.FULL_SCAN
+        await both.settle()
+        assert await both.held() == {digest}
+
+
 async def test_names_that_are_no_digests_and_links_are_left_alone(tmp_path: Path) -> None:
     async with beside(tmp_path) as both:
         held = both.write(b"held")
