@@ -98,7 +98,7 @@ def holds_all(lab: Lab, number: int, image: Pushed) -> bool:
 
 class TestEverywhere:
     def test_every_host_has_it_and_upstream_gave_it_once(self, lab: Lab) -> None:
-        image = lab.images.image((12, 6))
+        image = lab.images.image((32, 12))
         lab.net.up.shape(200)
         with lab.watch() as seen:
             said = lab.agent(1).cli("pull", "--everywhere", image.ref)
