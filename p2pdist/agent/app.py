@@ -61,8 +61,9 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
     key = read_cluster_key(config)
     metrics = Metrics(config.registries, __version__)
     disk = await DiskStore.open_dir(config.agent.data_dir, config.store.max_size, clock)
-    store, seeding = await beside_containerd(config, disk, clock)
+    store: Store = disk
     try:
+        store, seeding = await beside_containerd(config, disk, clock)
         peer = load_peer_id(config.agent.data_dir)
         async with (
             RegistryClient(
