@@ -9,6 +9,7 @@ from typing import Any
 
 from p2pdist import __version__
 from p2pdist.agent.cluster import Cluster
+from p2pdist.agent.seeding import Seeding
 from p2pdist.config.model import Config
 from p2pdist.errors import NotFoundError
 from p2pdist.oci.descriptor import Platform
@@ -53,6 +54,7 @@ class Backend:
         self._started = cases.context.clock.now()
         self._reasons = ["starting"]
         self._listeners: dict[str, str] = {}
+        self.seeding: Seeding | None = None
 
     # -- the agent's own word on itself --
 
@@ -106,6 +108,7 @@ class Backend:
                 "blobs": usage.blobs,
                 "pinned": usage.pinned,
             },
+            **({"containerd": self.seeding.status()} if self.seeding else {}),
             **self._metrics.totals(),
             "listeners": self._listeners,
             "warnings": list(self._config.warnings),

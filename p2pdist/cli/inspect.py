@@ -48,6 +48,8 @@ def status_lines(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "peers", str(_count(answer.get("peers")))
     yield "in flight", f"{_count(answer.get('transfers'))} transfers"
     yield "store", _store(_table(answer, "store"))
+    if "containerd" in answer:
+        yield "containerd", _containerd(_table(answer, "containerd"))
     yield "to clients", _sources(_table(answer, "client_bytes"))
     client = _table(answer, "client_bytes")
     total = sum(_number(value) for value in client.values())
@@ -108,6 +110,12 @@ def _store(store: dict[str, Any]) -> str:
     committed, quota = store.get("committed"), store.get("quota")
     used = percent(_number(committed), _number(quota))
     return f"{human_bytes(committed)} of {human_bytes(quota)} ({used}), {store.get('blobs', '-')} blobs"
+
+
+def _containerd(content: dict[str, Any]) -> str:
+    text = f"{content.get('blobs', '-')} blobs, {human_bytes(content.get('size'))}, seeded from its own store"
+    unchecked = content.get("unchecked")
+    return f"{text}; {unchecked} to be checked" if unchecked else text
 
 
 def _sources(table: dict[str, Any]) -> str:

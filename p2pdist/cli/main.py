@@ -20,6 +20,7 @@ from p2pdist.cli.cluster import cluster
 from p2pdist.cli.demo.command import demo
 from p2pdist.cli.errors import CommandError, ExitCode
 from p2pdist.cli.image_history import history
+from p2pdist.cli.image_import import import_image
 from p2pdist.cli.images import images
 from p2pdist.cli.inspect import peers, status
 from p2pdist.cli.manage import gc, pin, pins, unpin
@@ -74,6 +75,7 @@ for command in (
     agent,
     demo,
     pull,
+    import_image,
     status,
     peers,
     images,

@@ -262,6 +262,15 @@ class Catalog:
         )
         return int(str(rows[0][0])) if rows else None
 
+    def repositories(self, digest: Digest) -> list[Repository]:
+        """Those that the blob is linked to."""
+        found = []
+        for (name,) in self._query("SELECT repository FROM links WHERE digest = ?", (str(digest),)):
+            registry, _, path = str(name).partition("/")
+            with suppress(InvalidInputError):
+                found.append(Repository.of(registry, path))
+        return found
+
     def close(self) -> None:
         self._connection.close()
 

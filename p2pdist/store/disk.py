@@ -338,6 +338,10 @@ class DiskStore:
         entry = self._accounts.get(digest)
         return entry.size if entry else await self._catalog_hops.run(self._catalog.known_size, digest)
 
+    async def repositories(self, digest: Digest) -> list[Repository]:
+        self._require_open()
+        return await self._catalog_hops.run(self._catalog.repositories, digest)
+
     async def record_tag(self, entry: TagEntry) -> None:
         self._require_open()
         await self._hops.whole(self._tags.record(entry))

@@ -180,6 +180,9 @@ class Store(Protocol):
     async def known_size(self, digest: Digest) -> int | None:
         """A blob's size as committed, or as learned by ``link``."""
 
+    async def repositories(self, digest: Digest) -> list[Repository]:
+        """Those that this blob is known, by ``link``, to belong to; the oldest links are forgotten."""
+
     async def record_tag(self, entry: TagEntry) -> None:
         """Remember a resolution; the same digest as the newest one refreshes it, another one is appended."""
 

@@ -319,6 +319,9 @@ class MemoryStore:
         sizes = [size for size in self._links.get(digest, {}).values() if size is not None]
         return sizes[-1] if sizes else None
 
+    async def repositories(self, digest: Digest) -> list[Repository]:
+        return list(self._links.get(digest, {}))
+
     async def record_tag(self, entry: TagEntry) -> None:
         recorded = self._book.record(entry)
         history = self._history.setdefault((entry.repository, entry.tag), [])

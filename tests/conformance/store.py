@@ -490,6 +490,14 @@ class StoreConformance:
         await add(store, b"held")
         assert await store.known_size(held_digest) == 4
 
+    async def test_the_repositories_of_a_blob_are_those_it_was_linked_to(self, make: MakeStore) -> None:
+        store, told = await make(1_000_000), Digest.of(b"told")
+        assert await store.repositories(told) == []
+        await store.link(NGINX, [told], sizes={})
+        await store.link(REDIS, [], sizes={told: 5})
+        await store.link(NGINX, [told], sizes={told: 5})
+        assert set(await store.repositories(told)) == {NGINX, REDIS}
+
     async def test_pins(self, make: MakeStore) -> None:
         store, data = await make(1_000_000), content("a")
         digest = Digest.of(data)

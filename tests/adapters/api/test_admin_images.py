@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,7 @@ import pytest
 from p2pdist.agent.backend import own_platform
 from p2pdist.agent.image_answers import ImageAnswers
 from p2pdist.api.admin import build_admin_app
+from p2pdist.api.admin_images import add_image_routes
 from p2pdist.api.server import Listener, ListenerSettings
 from p2pdist.oci.descriptor import Platform
 from p2pdist.testing.images import Image, build_image, build_index
@@ -61,7 +63,10 @@ async def models() -> AsyncIterator[Models]:
     shelf, world = Shelf(), World()
     world.store, world.discovery = shelf.store, shelf.discovery
     listener = Listener(
-        build_admin_app(FakeBackend(), images=ImageAnswers(world.context())), ListenerSettings("admin.listen")
+        build_admin_app(
+            FakeBackend(), parts=[partial(add_image_routes, backend=ImageAnswers(world.context()))]
+        ),
+        ListenerSettings("admin.listen"),
     )
     await listener.start("127.0.0.1", 0)
     async with aiohttp.ClientSession() as session:
@@ -217,7 +222,7 @@ async def test_what_cannot_be_answered_says_why(
     assert (found, words in message) == (status, True), message
 
 
-async def test_without_images_to_tell_of_the_routes_do_not_exist() -> None:
+async def test_the_routes_are_a_part_of_their_own() -> None:
     paths = {
         route.resource.canonical for route in build_admin_app(FakeBackend()).router.routes() if route.resource
     }
