@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform as host_platform
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from p2pdist import __version__
@@ -23,6 +23,7 @@ from p2pdist.transfer.blobs import BlobService
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.inventory import ImageEntry, Inventory
 from p2pdist.transfer.manifests import ManifestService
+from p2pdist.transfer.piece_map import PieceMap
 from p2pdist.transfer.pull import BlobProgress, ImageDone, ImagePuller
 
 
@@ -158,6 +159,7 @@ class Backend:
                 "seconds": round(now - fetch.started, 3),
                 "users": fetch.users,
                 "bytes": {source.value: count for source, count in fetch.by_source.items()},
+                "pieces": asdict(PieceMap.of(fetch.held, fetch.size)),
             }
             for fetch in self._cases.blobs.fetches()
         ]

@@ -8,14 +8,16 @@
                                 sent_bytes: {...}, saved_bytes, listeners: {name: address}, warnings}
     GET    /api/v1/peers        {peers: [{peer, endpoint, state, rtt, rate, seen}]}
     GET    /api/v1/images       {images: [{reference, digest, size, held, complete, platforms, resolved_at, age, pinned}]}
-    GET    /api/v1/transfers    {transfers: [{digest, repository, size, received, seconds, users, bytes: {source: n}}]}
+    GET    /api/v1/transfers    {transfers: [{digest, repository, size, received, seconds, users, bytes: {source: n},
+                                pieces: {piece, count, cells}}]}
     GET    /api/v1/pins         {pins: [reference]}
     POST   /api/v1/pins         {reference}             DELETE /api/v1/pins    {reference}
     POST   /api/v1/gc           {target?: bytes}        -> {dropped, freed}
     POST   /api/v1/pull         {reference, platform?}  -> one JSON object a line: {event: "layer", digest, size, received,
                                 source}..., at the end {event: "done", digest, size, bytes: {source: n}}, or {event: "error",
                                 message}
-    GET    /                    a page with links to these
+
+The dashboard and what it asks: api/dashboard/routes.py. docs/admin-api.md shows all of them in full.
 
 Sizes are bytes, times seconds. An error is {"error": {"status", "message"}}.
 
@@ -30,7 +32,7 @@ import asyncio
 import ipaddress
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,22 +52,6 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY = 64 * 1024
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_PAGE_HEADERS = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-}
-_PAGE = b"""<!doctype html>
-<html lang="en"><title>p2pdist</title>
-<style>body{font:16px/1.6 system-ui,sans-serif;margin:2rem auto;max-width:40rem;padding:0 1rem}</style>
-<h1>p2pdist</h1>
-<p>This agent, as pages for programs:</p>
-<ul>
-<li><a href="/api/v1/status">status</a>, <a href="/api/v1/peers">peers</a>, <a href="/api/v1/images">images</a>,
-<a href="/api/v1/transfers">transfers</a>, <a href="/api/v1/pins">pins</a></li>
-<li><a href="/metrics">metrics</a></li>
-<li><a href="/healthz">healthz</a>, <a href="/readyz">readyz</a></li>
-</ul></html>
-"""
 
 
 class AdminBackend(Protocol):
@@ -110,13 +96,15 @@ class AdminSettings:
     write_timeout: float = 60.0
 
 
-def build_admin_app(backend: AdminBackend, settings: AdminSettings | None = None) -> web.Application:
-    """The application of the admin listener; run it with ``Listener`` (api/server.py)."""
+def build_admin_app(
+    backend: AdminBackend, settings: AdminSettings | None = None, routes: Iterable[web.RouteDef] = ()
+) -> web.Application:
+    """The application of the admin listener, with more ``routes`` behind the same guard; run it with ``Listener``
+    (api/server.py)."""
     chosen = settings or AdminSettings()
     guard = _Guard(chosen)
     views, commands = _Views(backend), _Commands(backend, chosen)
     app = web.Application(middlewares=[guard.middleware()], client_max_size=MAX_BODY)
-    app.router.add_get("/", views.page)
     app.router.add_get("/healthz", views.healthz)
     app.router.add_get("/readyz", views.readyz)
     app.router.add_get("/metrics", views.metrics)
@@ -126,6 +114,7 @@ def build_admin_app(backend: AdminBackend, settings: AdminSettings | None = None
     app.router.add_delete("/api/v1/pins", commands.unpin)
     app.router.add_post("/api/v1/gc", commands.collect)
     app.router.add_post("/api/v1/pull", commands.pull)
+    app.router.add_routes(routes)
     return app
 
 
@@ -212,9 +201,6 @@ class _Views:
 
     def __init__(self, backend: AdminBackend) -> None:
         self._backend = backend
-
-    async def page(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(body=_PAGE, headers=_PAGE_HEADERS)
 
     async def healthz(self, request: web.Request) -> web.StreamResponse:
         return json_response({"status": "ok"})

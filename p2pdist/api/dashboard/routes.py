@@ -1,0 +1,107 @@
+"""The dashboard's routes on the admin listener, behind its guard.
+
+    GET    /                    the page; what it loads is under
+    GET    /dashboard/FILE      style, scripts, icon
+    GET    /api/v1/overview     {status, savings, transfers, peers, images, beat, cursor, history}; ?after=CURSOR leaves
+                                out the samples that the caller has
+    GET    /api/v1/events       the same, as server-sent events
+    GET    /api/v1/layers       ?reference=REF: {reference, digest, layers: [{digest, size, held, hosts, platform}]}
+
+docs/admin-api.md shows each in full.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from aiohttp import web
+
+from p2pdist.api.dashboard.live import DashboardBackend, Live, LiveSettings
+from p2pdist.api.responses import Refusal, json_response
+from p2pdist.clock import Clock, SystemClock
+from p2pdist.errors import InvalidInputError, NotFoundError
+from p2pdist.oci.errors import ErrorCode
+from p2pdist.oci.reference import Reference
+
+PAGE = "index.html"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+_MAX_CURSOR = 64
+
+
+def dashboard_routes(
+    backend: DashboardBackend, settings: LiveSettings | None = None, clock: Clock | None = None
+) -> list[web.RouteDef]:
+    """To be given to ``build_admin_app``."""
+    routes = _Routes(backend, Live(backend, settings or LiveSettings(), clock or SystemClock()))
+    return [
+        web.get("/", routes.page),
+        web.get("/dashboard/{file}", routes.asset),
+        web.get("/api/v1/overview", routes.overview),
+        web.get("/api/v1/events", routes.events, allow_head=False),
+        web.get("/api/v1/layers", routes.layers),
+    ]
+
+
+class _Routes:
+    def __init__(self, backend: DashboardBackend, live: Live) -> None:
+        self._backend = backend
+        self._live = live
+        self._assets = _read_assets()
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        return self._file(PAGE)
+
+    async def asset(self, request: web.Request) -> web.StreamResponse:
+        return self._file(request.match_info["file"])
+
+    def _file(self, name: str) -> web.Response:
+        found = self._assets.get(name)
+        if found is None:
+            raise NotFoundError("the dashboard has no such file")
+        content_type, body = found
+        return web.Response(body=body, headers={"Content-Type": content_type, **_HEADERS})
+
+    async def overview(self, request: web.Request) -> web.StreamResponse:
+        body = await self._live.overview(_cursor(request.query.get("after", "")))
+        return web.Response(body=body, headers={"Content-Type": "application/json"})
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        # Another site's page cannot read the stream, but it could take up all places.
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise Refusal(403, ErrorCode.DENIED, "events are not given to pages of another site")
+        last = request.headers.get("Last-Event-ID") or request.query.get("after", "")
+        return await self._live.stream(request, _cursor(last))
+
+    async def layers(self, request: web.Request) -> web.StreamResponse:
+        text = request.query.get("reference", "")
+        if not text:
+            raise InvalidInputError("name an image: api/v1/layers?reference=docker.io/library/nginx:1.27")
+        return json_response(await self._backend.layers(Reference.parse(text)))
+
+
+def _cursor(text: str) -> str:
+    return text if len(text) <= _MAX_CURSOR else ""
+
+
+def _read_assets() -> dict[str, tuple[str, bytes]]:
+    """All files of the page, once: {name: (Content-Type, body)}."""
+    folder = resources.files("p2pdist.api.dashboard") / "assets"
+    found = {}
+    for file in folder.iterdir():
+        suffix = file.name[file.name.rfind(".") :]
+        if suffix in _TYPES:
+            found[file.name] = (_TYPES[suffix], file.read_bytes())
+    return found
