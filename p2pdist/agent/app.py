@@ -14,8 +14,8 @@ from p2pdist.agent.cluster import Cluster, join_cluster
 from p2pdist.agent.hooks import CountTransfers
 from p2pdist.agent.identity import load_peer_id
 from p2pdist.agent.overview import Overview
-from p2pdist.api.admin import AdminSettings, build_admin_app
-from p2pdist.api.dashboard.routes import dashboard_routes
+from p2pdist.api.admin import AdminPart, AdminSettings, build_admin_app
+from p2pdist.api.dashboard.routes import Dashboard
 from p2pdist.api.registry import build_registry_app
 from p2pdist.api.server import Listener, ListenerSettings
 from p2pdist.clock import Clock, SystemClock
@@ -71,7 +71,7 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
             overview = Overview(backend, context, metrics)
-            async with _listeners(config, cluster, cases, backend, metrics, overview) as running:
+            async with _listeners(config, cluster, cases, backend, metrics, [Dashboard(overview)]) as running:
                 tasks.create_task(cases.announcer.run())
                 tasks.create_task(overview.run())
                 yield running
@@ -141,7 +141,7 @@ async def _listeners(
     cases: UseCases,
     backend: Backend,
     metrics: Metrics,
-    overview: Overview,
+    parts: list[AdminPart],
 ) -> AsyncIterator[Running]:
     mirror = PullThroughMirror(cases.context, cases.blobs, cases.manifests)
     front = Listener(
@@ -149,7 +149,7 @@ async def _listeners(
         ListenerSettings("mirror.listen", max_connections=config.mirror.max_connections),
     )
     admin = Listener(
-        build_admin_app(backend, AdminSettings((config.agent.name,)), dashboard_routes(overview)),
+        build_admin_app(backend, AdminSettings((config.agent.name,)), parts),
         ListenerSettings("admin.listen", max_connections=128),
     )
     await admin.start(config.admin.listen.host, config.admin.listen.port)

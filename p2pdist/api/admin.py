@@ -32,7 +32,7 @@ import asyncio
 import ipaddress
 import json
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -96,11 +96,13 @@ class AdminSettings:
     write_timeout: float = 60.0
 
 
+AdminPart = Callable[[web.Application], None]
+
+
 def build_admin_app(
-    backend: AdminBackend, settings: AdminSettings | None = None, routes: Iterable[web.RouteDef] = ()
+    backend: AdminBackend, settings: AdminSettings | None = None, parts: Sequence[AdminPart] = ()
 ) -> web.Application:
-    """The application of the admin listener, with more ``routes`` behind the same guard; run it with ``Listener``
-    (api/server.py)."""
+    """The application of the admin listener, with the routes that ``parts`` add; run it with ``Listener``."""
     chosen = settings or AdminSettings()
     guard = _Guard(chosen)
     views, commands = _Views(backend), _Commands(backend, chosen)
@@ -114,7 +116,8 @@ def build_admin_app(
     app.router.add_delete("/api/v1/pins", commands.unpin)
     app.router.add_post("/api/v1/gc", commands.collect)
     app.router.add_post("/api/v1/pull", commands.pull)
-    app.router.add_routes(routes)
+    for part in parts:
+        part(app)
     return app
 
 

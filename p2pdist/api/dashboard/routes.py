@@ -41,25 +41,23 @@ _HEADERS = {
 _MAX_CURSOR = 64
 
 
-def dashboard_routes(
-    backend: DashboardBackend, settings: LiveSettings | None = None, clock: Clock | None = None
-) -> list[web.RouteDef]:
-    """To be given to ``build_admin_app``."""
-    routes = _Routes(backend, Live(backend, settings or LiveSettings(), clock or SystemClock()))
-    return [
-        web.get("/", routes.page),
-        web.get("/dashboard/{file}", routes.asset),
-        web.get("/api/v1/overview", routes.overview),
-        web.get("/api/v1/events", routes.events, allow_head=False),
-        web.get("/api/v1/layers", routes.layers),
-    ]
+class Dashboard:
+    """A part of the admin application: give it to ``build_admin_app``."""
 
-
-class _Routes:
-    def __init__(self, backend: DashboardBackend, live: Live) -> None:
+    def __init__(
+        self, backend: DashboardBackend, settings: LiveSettings | None = None, clock: Clock | None = None
+    ) -> None:
         self._backend = backend
-        self._live = live
+        self.live = Live(backend, settings or LiveSettings(), clock or SystemClock())
         self._assets = _read_assets()
+
+    def __call__(self, app: web.Application) -> None:
+        """Have ``app`` answer the routes of this module."""
+        app.router.add_get("/", self.page)
+        app.router.add_get("/dashboard/{file}", self.asset)
+        app.router.add_get("/api/v1/overview", self.overview)
+        app.router.add_get("/api/v1/events", self.events, allow_head=False)
+        app.router.add_get("/api/v1/layers", self.layers)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         return self._file(PAGE)
@@ -75,7 +73,7 @@ class _Routes:
         return web.Response(body=body, headers={"Content-Type": content_type, **_HEADERS})
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
-        body = await self._live.overview(_cursor(request.query.get("after", "")))
+        body = await self.live.overview(_cursor(request.query.get("after", "")))
         return web.Response(body=body, headers={"Content-Type": "application/json"})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
@@ -83,7 +81,7 @@ class _Routes:
         if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise Refusal(403, ErrorCode.DENIED, "events are not given to pages of another site")
         last = request.headers.get("Last-Event-ID") or request.query.get("after", "")
-        return await self._live.stream(request, _cursor(last))
+        return await self.live.stream(request, _cursor(last))
 
     async def layers(self, request: web.Request) -> web.StreamResponse:
         text = request.query.get("reference", "")

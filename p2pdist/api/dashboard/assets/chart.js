@@ -6,7 +6,7 @@ import { bytes, clock, rate } from "./format.js";
 export const SERIES = [["store", "Store"], ["peer", "Peers"], ["upstream", "Upstream"]];
 const BUCKET = { 300: 5, 900: 10, 3600: 30 };
 const ROOM = { left: 66, right: 8, top: 14, bottom: 24 };
-const HEIGHT = 190;
+const HEIGHT = 214;
 
 // The agent's samples, merged as they come. Counters start again with the process, and so does this.
 export class History {
@@ -161,5 +161,5 @@ export class Chart {
 
 function nice(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((each) => each * unit).find((each) => each >= value);
+  return [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].map((each) => each * unit).find((each) => each >= value);
 }

@@ -38,7 +38,7 @@ export class Images {
     button.addEventListener("click", () => {
       const opened = details.hasAttribute("hidden");
       show(details, opened);
-      attribute(button, "aria-expanded", opened);
+      attribute(button, "aria-expanded", String(opened));
       this.open[opened ? "add" : "delete"](panel);
       if (opened) panel.load();
     });
@@ -66,8 +66,7 @@ class Panel {
     this.rows = html("tbody");
     this.table = html("table", { class: "layers", hidden: true },
       html("caption", {}, "Layers, base first"),
-      html("thead", {}, html("tr", {}, ["Layer", "Size", "This host", "Hosts that hold it"].map((title, at) =>
-        html("th", { scope: "col", ...(at === 1 && { class: "number" }) }, title)))),
+      html("thead", {}, html("tr", {}, ["Layer", "Size", "This host", "Hosts that hold it"].map((title) => html("th", { scope: "col" }, title)))),
       this.rows);
     this.history = html("ol", { class: "history" });
     this.past = html("div", { hidden: true }, html("h3", {}, "What the tag named"), this.history);
@@ -88,7 +87,7 @@ class Panel {
     }
     const entries = past.ok ? past.body.history ?? [] : [];
     show(this.past, entries.length);
-    keyed(this.history, entries, (entry) => `${entry.digest} ${entry.resolved_at}`, makePast);
+    keyed(this.history, entries, (entry) => JSON.stringify(entry), makePast);
   }
 
   draw(layers) {
@@ -99,8 +98,8 @@ class Panel {
       const dots = svg("svg", { class: "dots", "aria-hidden": "true", focusable: "false" });
       const platform = html("span", { class: "quiet" });
       const root = html("tr", {},
-        html("th", { scope: "row" }, code, " ", platform, svg("svg", { class: "bars", "aria-hidden": "true", focusable: "false", height: 6 }, bar)),
-        html("td", { class: "number" }, size), here, html("td", {}, dots, " ", hosts));
+        html("th", { scope: "row" }, code, " ", platform),
+        html("td", {}, html("div", { class: "weight" }, size, svg("svg", { class: "bars", "aria-hidden": "true", focusable: "false", height: 6 }, bar))), here, html("td", {}, dots, " ", hosts));
       const update = (layer) => {
         text(code, digest(layer.digest));
         attribute(code, "title", layer.digest);
@@ -132,8 +131,10 @@ class Panel {
 
 function makePast(entry) {
   const code = html("code", { title: entry.digest }, digest(entry.digest));
-  const when = html("time", { datetime: new Date(entry.resolved_at * 1000).toISOString() }, moment(entry.resolved_at));
-  return { root: html("li", {}, code, " seen last ", when), update: () => {} };
+  const when = (wall) => html("time", { datetime: new Date(wall * 1000).toISOString() }, moment(wall));
+  const since = entry.first_seen ? ["from ", when(entry.first_seen), " to ", when(entry.resolved_at)] : ["seen last ", when(entry.resolved_at)];
+  const here = entry.held === undefined ? [] : [entry.held ? ", held here" : ", not held here"];
+  return { root: html("li", {}, code, " ", ...since, ...here), update: () => {} };
 }
 
 async function ask(url) {
