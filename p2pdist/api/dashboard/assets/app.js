@@ -245,7 +245,7 @@ function tell(link) {
   const words = { live: "Live", polling: "Every 2 s", lost: "No answer from the agent" };
   attribute(byId("link"), "data-state", { live: "good", polling: "waiting", lost: "bad" }[link]);
   text(byId("link"), words[link]);
-  attribute(document.body, "data-stale", link === "lost");
+  attribute(document.body, "data-stale", link === "lost" ? "true" : null);
 }
 
 const source = new Source((name, value) => DRAW[name](value), tell);

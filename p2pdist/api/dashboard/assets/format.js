@@ -38,7 +38,10 @@ export function seconds(value) {
   return parts.slice(0, 2).join(" ");
 }
 
-export const ago = (value) => (value < 5 ? "just now" : `${seconds(Math.floor(value))} ago`);
+export function ago(value) {
+  if (value < 5) return "just now";
+  return `${value < 60 ? `${Math.floor(value)} s` : seconds(value)} ago`;
+}
 
 export function clock(wall, withSeconds = false) {
   const options = { hour: "2-digit", minute: "2-digit", ...(withSeconds && { second: "2-digit" }) };
