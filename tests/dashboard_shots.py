@@ -1,7 +1,7 @@
 """The screenshots in the documents, made anew: python -m tests.dashboard_shots DIRECTORY (default: docs)
 
 A registry, three agents and a handful of images that share layers; some pulled before, one on its way on all hosts.
-It takes about three minutes, and needs Chromium.
+It takes about five minutes, and needs Chromium.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def build(layout: Path) -> None:
     base, node, python = layer("base", 74), layer("node", 38), layer("python", 46)
     images: list[Image] = [
         build_image("shop/web", "2.4", [base, node, layer("web-libs", 21), layer("web", 4.2)]),
-        build_image("shop/checkout", "1.19", [base, node, layer("checkout", 6.1)]),
+        build_image("shop/cart", "1.19", [base, node, layer("checkout", 6.1)]),
         build_image("shop/search", "0.8", [base, python, layer("search-libs", 33), layer("search", 2.7)]),
         build_image("ml/ranking", "7", [base, python, layer("torch", 190), layer("model", 64)]),
     ]
@@ -50,19 +50,24 @@ async def uplink(cluster: Cluster, rate: int) -> None:
 
 
 async def day(cluster: Cluster) -> None:
-    """What a cluster sees, in three minutes."""
+    """What a cluster sees, in five minutes."""
     one, two, three = cluster.agents
     await uplink(cluster, 9_000_000)
     await pull(cluster, [one, two, three], ("shop/web", "2.4"))
     await asyncio.sleep(12)
-    await pull(cluster, [two], ("shop/checkout", "1.19"))
+    await pull(cluster, [two], ("shop/cart", "1.19"))
     await asyncio.sleep(9)
-    await pull(cluster, [one], ("shop/checkout", "1.19"), ("shop/web", "2.4"))
+    await pull(cluster, [one], ("shop/cart", "1.19"))
     await asyncio.sleep(20)
     await pull(cluster, [one, two, three], ("shop/search", "0.8"))
     await asyncio.sleep(16)
-    await pull(cluster, [one], ("shop/web", "2.4"), ("shop/search", "0.8"))
-    await asyncio.sleep(25)
+    await asyncio.sleep(31)
+    await pull(cluster, [one], ("shop/cart", "1.19"))
+    await asyncio.sleep(18)
+    await pull(cluster, [two, three], ("shop/cart", "1.19"))
+    await asyncio.sleep(20)
+    await pull(cluster, [one], ("shop/web", "2.4"))
+    await asyncio.sleep(22)
 
 
 async def shoot(tab: Tab, url: str, scheme: str, file: Path) -> None:

@@ -130,9 +130,9 @@ class Backend:
             )
         return rows
 
-    async def images(self) -> list[dict[str, Any]]:
+    async def images(self, most: int | None = None) -> list[dict[str, Any]]:
         pinned = {str(reference) for reference in await self._context.store.pins()}
-        return [self._image(entry, pinned) for entry in await self._inventory.images()]
+        return [self._image(entry, pinned) for entry in await self._inventory.images(most)]
 
     def _image(self, image: ImageEntry, pinned: set[str]) -> dict[str, Any]:
         reference = f"{image.tag.repository}:{image.tag.tag}"

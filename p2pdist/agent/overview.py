@@ -24,6 +24,7 @@ class Overview:
     def __init__(self, backend: Backend, context: TransferContext, metrics: Metrics) -> None:
         self._backend = backend
         self._clock = context.clock
+        self._store = context.store
         self._metrics = metrics
         self._holders = Holders(context)
         self._history = History()
@@ -52,9 +53,16 @@ class Overview:
                 peers = sorted(await self._backend.peers(), key=lambda row: -(row["rate"] or 0.0))
                 return _first(peers, "peers", MAX_PEERS)
             case _:
-                rows = await self._backend.images()
-                kept = [{key: value for key, value in row.items() if key != "age"} for row in rows]
-                return _first(kept, "images", MAX_IMAGES)
+                return await self._images()
+
+    async def _images(self) -> dict[str, Any]:
+        """Only the first are looked into: a store may know thousands of tags."""
+        rows = await self._backend.images(MAX_IMAGES)
+        count = len(rows) if len(rows) < MAX_IMAGES else len(await self._store.tags())
+        return {
+            "count": count,
+            "images": [{key: value for key, value in row.items() if key != "age"} for row in rows],
+        }
 
     def beat(self) -> dict[str, float]:
         return {

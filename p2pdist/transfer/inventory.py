@@ -39,10 +39,12 @@ class Inventory:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def images(self) -> list[ImageEntry]:
-        """Every tag whose manifest is held, newest resolution first."""
-        found = []
+    async def images(self, most: int | None = None) -> list[ImageEntry]:
+        """Every tag whose manifest is held, newest resolution first; with ``most`` no more than so many."""
+        found: list[ImageEntry] = []
         for entry in await self._store.tags():
+            if len(found) == most:
+                break
             contents = await self.contents(entry.digest)
             if contents is not None:
                 found.append(ImageEntry(entry, contents))

@@ -46,7 +46,8 @@ function drawAbout() {
 
 function drawSavings(client, saved) {
   const total = SERIES.reduce((sum, [name]) => sum + client[name], 0);
-  data(byId("ratio"), total ? saved / total : "", format.percent(saved, total));
+  data(byId("ratio"), total ? saved / total : "", total ? format.percent(saved, total) : "No pulls yet");
+  attribute(byId("figure"), "data-empty", total ? null : "true");
   const mirror = state.status.listeners.mirror ?? "the mirror";
   text(byId("ratio-says"), total
     ? `${format.bytes(saved)} of the ${format.bytes(total)} given to runtimes did not cross the upstream link.`

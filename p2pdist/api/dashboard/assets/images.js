@@ -79,8 +79,7 @@ class Panel {
     show(this.table, layers.ok && layers.body.layers.length);
     if (layers.ok) {
       this.digest = layers.body.digest;
-      text(this.says, `${count(layers.body.layers.length, "layer")}, manifest ${digest(this.digest)}`);
-      attribute(this.says, "title", this.digest);
+      this.says.replaceChildren(`${count(layers.body.layers.length, "layer")}, manifest `, html("code", { class: "name" }, this.digest));
       this.draw(layers.body.layers);
     } else {
       text(this.says, `Not known now: ${layers.message}`);
@@ -116,6 +115,7 @@ class Panel {
   count(layer, hosts, dots) {
     if (layer.hosts === null) {
       data(hosts, "", "not known now");
+      attribute(dots, "width", 0);
       dots.replaceChildren();
       return;
     }
