@@ -38,7 +38,6 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-_MAX_CURSOR = 64
 
 
 class Dashboard:
@@ -73,7 +72,7 @@ class Dashboard:
         return web.Response(body=body, headers={"Content-Type": content_type, **_HEADERS})
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
-        body = await self.live.overview(_cursor(request.query.get("after", "")))
+        body = await self.live.overview(request.query.get("after", ""))
         return web.Response(body=body, headers={"Content-Type": "application/json"})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
@@ -81,17 +80,13 @@ class Dashboard:
         if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise Refusal(403, ErrorCode.DENIED, "events are not given to pages of another site")
         last = request.headers.get("Last-Event-ID") or request.query.get("after", "")
-        return await self.live.stream(request, _cursor(last))
+        return await self.live.stream(request, last)
 
     async def layers(self, request: web.Request) -> web.StreamResponse:
         text = request.query.get("reference", "")
         if not text:
             raise InvalidInputError("name an image: api/v1/layers?reference=docker.io/library/nginx:1.27")
         return json_response(await self._backend.layers(Reference.parse(text)))
-
-
-def _cursor(text: str) -> str:
-    return text if len(text) <= _MAX_CURSOR else ""
 
 
 def _read_assets() -> dict[str, tuple[str, bytes]]:

@@ -224,6 +224,14 @@ async def test_what_the_overview_says_of_a_cluster(two: Town) -> None:
     )
     assert sent == sum(overview["status"]["client_bytes"].values()) > IMAGE.size
     assert overview["history"]["samples"][0][2:] == [0, 0, 0, 0, 0, 0]
+    cursor = overview["cursor"]
+    assert cursor == f"{overview['history']['run']}.{overview['history']['samples'][-1][0]}"
+    later = (await two.ask(f"/api/v1/overview?after={cursor}"))["history"]["samples"]
+    assert all(row[0] > overview["history"]["samples"][-1][0] for row in later)
+    number = cursor.partition(".")[2]
+    for other in (f"an-earlier-run.{number}", number, "", f"{cursor}x", f"{cursor[:-1]}.-5", "9" * 5000):
+        told = (await two.ask(f"/api/v1/overview?after={other}"))["history"]["samples"]
+        assert told[0] == overview["history"]["samples"][0], other
     assert {image["reference"] for image in overview["images"]["images"]} == set(NAMES.values())
     async with asyncio.timeout(30):
         while True:

@@ -51,10 +51,11 @@ def busy() -> FakeDashboard:
 
 @asynccontextmanager
 async def shown(
-    browser: Browser, agent: FakeDashboard, *, live: bool = True, **settings: Any
+    browser: Browser, agent: FakeDashboard, *, live: bool = True, first: str = "", **settings: Any
 ) -> AsyncIterator[tuple[World, Tab]]:
     """The page of an agent, loaded; at the end the browser must have had nothing to complain about."""
     async with running(agent, quick(**settings)) as world, open_tab(browser) as tab:
+        await tab.send("Page.addScriptToEvaluateOnNewDocument", source=first)
         await tab.goto(f"{world.url}/")
         if live:
             await tab.until(LIVE)
@@ -296,8 +297,14 @@ async def test_a_narrow_window_needs_no_sideways_scrolling(browser: Browser) -> 
 
 async def test_where_events_do_not_arrive_it_asks_again_and_again(browser: Browser) -> None:
     agent = busy()
-    async with shown(browser, agent, live=False, max_subscribers=0) as (_, tab):
+    told = (
+        "window.told = []; document.addEventListener('DOMContentLoaded', () => new MutationObserver(() => "
+        "told.push(document.getElementById('link').textContent))"
+        ".observe(document.getElementById('link'), {childList: true, characterData: true, subtree: true}))"
+    )
+    async with shown(browser, agent, live=False, first=told, max_subscribers=0) as (_, tab):
         await tab.until("document.getElementById('link').textContent === 'Every 2 s'")
+        assert await tab.js("told") == ["Every 2 s"]
         assert await tab.js("document.getElementById('ratio').textContent") == "90.0 %"
         agent.sections["status"] |= totals(0, 0, 10)
         agent.sample(NOW + 5, 1, 2, 3)
@@ -349,12 +356,16 @@ async def test_nobody_looks_so_nothing_is_computed(browser: Browser) -> None:
         "Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
         "document.dispatchEvent(new Event('visibilitychange'))"
     )
-    async with shown(browser, busy()) as (world, tab):
+    agent = busy()
+    async with shown(browser, agent) as (world, tab):
+        await tab.until("document.querySelector('#chart path.peer').getAttribute('d')")
         await tab.js(hide % "true")
         await until(lambda: world.dashboard.live.subscribers == 0)
+        assert agent.cursors == [""]
         await tab.js(hide % "false")
         await until(lambda: world.dashboard.live.subscribers == 1)
         await tab.until(LIVE)
+        await until(lambda: agent.cursors == ["", "run1.2"])  # what the page has is not sent again
 
 
 @asynccontextmanager
@@ -405,3 +416,24 @@ async def test_behind_a_proxys_path(browser: Browser) -> None:
         await tab.until("document.getElementById('ratio').textContent === '50.0 %'")
         assert await tab.js("getComputedStyle(document.querySelector('.card')).borderRadius") != "0px"
         assert tab.problems == []
+
+
+async def test_samples_that_come_twice_late_or_after_a_restart(browser: Browser) -> None:
+    """The chart's own book-keeping, as a module."""
+    script = """
+    import('./dashboard/chart.js').then(({History}) => {
+      const fields = ['number', 'time', 'store', 'peer', 'upstream'];
+      const history = new History(), told = [];
+      const merge = (run, ...samples) => history.merge({run, capacity: 4, fields, samples});
+      const numbers = () => told.push(history.samples.map(sample => sample.number));
+      merge('a', [0, 100, 0, 0, 0], [1, 105, 50, 0, 0]); numbers();
+      merge('a', [1, 105, 50, 0, 0], [2, 117.5, 50, 25, 0]); numbers();
+      told.push(history.buckets(30, 10).map(each => [each.start, each.store, each.peer]));
+      merge('a', [3, 120, 50, 25, 0], [4, 125, 50, 25, 0]); numbers();
+      merge('b', [0, 130, 0, 0, 0]); numbers();
+      return told;
+    })"""
+    async with shown(browser, busy()) as (_, tab):
+        first, second, buckets, third, fourth = await tab.js(script)
+        assert (first, second, third, fourth) == ([0, 1], [0, 1, 2], [1, 2, 3, 4], [0])
+        assert buckets == [[90, 0, 0], [100, 50, 10], [110, 0, 15]]

@@ -128,6 +128,7 @@ class FakeDashboard:
     asked: dict[str, int] = field(default_factory=dict)
     layer_rows: list[dict[str, Any]] = field(default_factory=list)
     past: list[dict[str, Any]] | None = None
+    cursors: list[str] = field(default_factory=list)
 
     async def section(self, name: str) -> Any:
         self.asked[name] = self.asked.get(name, 0) + 1
@@ -141,6 +142,7 @@ class FakeDashboard:
         return {"time": NOW, "uptime": 3700.0}
 
     def history(self, cursor: str = "") -> dict[str, Any]:
+        self.cursors.append(cursor)
         run, _, number = cursor.partition(".")
         return {"run": self.run, **self.samples.after(int(number) if run == self.run else -1)}
 
