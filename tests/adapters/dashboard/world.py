@@ -228,9 +228,9 @@ def quick(**changes: Any) -> LiveSettings:
 
 @asynccontextmanager
 async def running(
-    agent: FakeDashboard | None = None, settings: LiveSettings | None = None
+    agent: FakeDashboard | None = None, settings: LiveSettings | None = None, port: int = 0
 ) -> AsyncIterator[World]:
-    """A world on a free port."""
+    """A world on a free port, or that one."""
     agent = agent or FakeDashboard()
     dashboard = Dashboard(agent, settings or quick())
 
@@ -243,7 +243,7 @@ async def running(
 
     app = build_admin_app(FakeBackend(), AdminSettings(("host-1.example",)), [dashboard, past])
     listener = Listener(app, ListenerSettings("admin.listen"))
-    await listener.start("127.0.0.1", 0)
+    await listener.start("127.0.0.1", port)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             yield World(agent, dashboard, listener, session)
