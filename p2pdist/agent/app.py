@@ -16,12 +16,14 @@ from p2pdist.agent.cluster import Cluster, join_cluster
 from p2pdist.agent.hooks import CountTransfers
 from p2pdist.agent.identity import load_peer_id
 from p2pdist.agent.image_answers import ImageAnswers
+from p2pdist.agent.overview import Overview
 from p2pdist.agent.seeding import beside_containerd
 from p2pdist.agent.sources import ImportCommands, WarmCommands
 from p2pdist.api.admin import AdminPart, AdminSettings, build_admin_app
 from p2pdist.api.admin_images import add_image_routes
 from p2pdist.api.admin_import import ImportRoutes, ImportSettings
 from p2pdist.api.admin_warm import WarmRoutes, WarmSettings
+from p2pdist.api.dashboard.routes import Dashboard
 from p2pdist.api.registry import build_registry_app
 from p2pdist.api.server import Listener, ListenerSettings
 from p2pdist.clock import Clock, SystemClock
@@ -83,9 +85,12 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
             backend.seeding = seeding
-            parts = _admin_parts(config, peer, disk, cluster, cases, tasks)
+            overview = Overview(backend, context, metrics)
+            parts: list[AdminPart] = [Dashboard(overview)]
+            parts += _admin_parts(config, peer, disk, cluster, cases, tasks)
             async with _listeners(config, cluster, cases, backend, metrics, parts) as running:
                 tasks.create_task(cases.announcer.run())
+                tasks.create_task(overview.run())
                 if seeding is not None:
                     tasks.create_task(seeding.run(cases.announcer))
                 yield running

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform as host_platform
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from p2pdist import __version__
@@ -24,6 +24,7 @@ from p2pdist.transfer.blobs import BlobService
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.inventory import ImageEntry, Inventory
 from p2pdist.transfer.manifests import ManifestService
+from p2pdist.transfer.piece_map import PieceMap
 from p2pdist.transfer.pull import BlobProgress, ImageDone, ImagePuller
 
 
@@ -132,9 +133,9 @@ class Backend:
             )
         return rows
 
-    async def images(self) -> list[dict[str, Any]]:
+    async def images(self, most: int | None = None) -> list[dict[str, Any]]:
         pinned = {str(reference) for reference in await self._context.store.pins()}
-        return [self._image(entry, pinned) for entry in await self._inventory.images()]
+        return [self._image(entry, pinned) for entry in await self._inventory.images(most)]
 
     def _image(self, image: ImageEntry, pinned: set[str]) -> dict[str, Any]:
         reference = f"{image.tag.repository}:{image.tag.tag}"
@@ -162,6 +163,7 @@ class Backend:
                 "seconds": round(now - fetch.started, 3),
                 "users": fetch.users,
                 "bytes": {source.value: count for source, count in fetch.by_source.items()},
+                "pieces": asdict(PieceMap.of(fetch.held, fetch.size)),
             }
             for fetch in self._cases.blobs.fetches()
         ]

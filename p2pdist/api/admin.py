@@ -10,7 +10,8 @@
     GET    /api/v1/peers        {peers: [{peer, endpoint, state, rtt, rate, seen}]}
     GET    /api/v1/images       {images: [{reference, digest, size, held, complete, platforms, pulled_at, resolved_at, age,
                                 pinned}]}
-    GET    /api/v1/transfers    {transfers: [{digest, repository, size, received, seconds, users, bytes: {source: n}}]}
+    GET    /api/v1/transfers    {transfers: [{digest, repository, size, received, seconds, users, bytes: {source: n},
+                                pieces: {piece, count, cells}}]}
     GET    /api/v1/pins         {pins: [reference]}
     POST   /api/v1/pins         {reference}             DELETE /api/v1/pins    {reference}
     POST   /api/v1/gc           {target?: bytes}        -> {dropped, freed}
@@ -19,8 +20,9 @@
                                 message}
            /api/v1/import       see api/admin_import.py
            /api/v1/warm         see api/admin_warm.py
-    GET    /                    a page with links to these
-    The image model (history, df, diff): api/admin_images.py.
+
+The image model (history, df, diff): api/admin_images.py. The dashboard and what it asks: api/dashboard/routes.py.
+docs/admin-api.md shows all of them in full.
 
 Sizes are bytes, times seconds. An error is {"error": {"status", "message"}}.
 
@@ -55,22 +57,6 @@ MAX_BODY = 64 * 1024
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 # By method. A page may POST some types to another origin unasked, but these; and PUT nothing (fetch standard, CORS).
 _BODY_TYPES = {"PUT": "application/octet-stream"}
-_PAGE_HEADERS = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-}
-_PAGE = b"""<!doctype html>
-<html lang="en"><title>p2pdist</title>
-<style>body{font:16px/1.6 system-ui,sans-serif;margin:2rem auto;max-width:40rem;padding:0 1rem}</style>
-<h1>p2pdist</h1>
-<p>This agent, as pages for programs:</p>
-<ul>
-<li><a href="/api/v1/status">status</a>, <a href="/api/v1/peers">peers</a>, <a href="/api/v1/images">images</a>,
-<a href="/api/v1/transfers">transfers</a>, <a href="/api/v1/pins">pins</a></li>
-<li><a href="/metrics">metrics</a></li>
-<li><a href="/healthz">healthz</a>, <a href="/readyz">readyz</a></li>
-</ul></html>
-"""
 
 
 class AdminBackend(Protocol):
@@ -126,7 +112,6 @@ def build_admin_app(
     guard = _Guard(chosen)
     views, commands = _Views(backend), _Commands(backend, chosen)
     app = web.Application(middlewares=[guard.middleware()], client_max_size=MAX_BODY)
-    app.router.add_get("/", views.page)
     app.router.add_get("/healthz", views.healthz)
     app.router.add_get("/readyz", views.readyz)
     app.router.add_get("/metrics", views.metrics)
@@ -226,9 +211,6 @@ class _Views:
 
     def __init__(self, backend: AdminBackend) -> None:
         self._backend = backend
-
-    async def page(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(body=_PAGE, headers=_PAGE_HEADERS)
 
     async def healthz(self, request: web.Request) -> web.StreamResponse:
         return json_response({"status": "ok"})

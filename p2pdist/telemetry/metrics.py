@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -231,6 +231,16 @@ class Metrics:
                 int(each.value) for metric in self._saved_bytes.collect() for each in metric.samples
             ),
         }
+
+    def by_registry(self) -> list[dict[str, Any]]:
+        """Bytes given to runtimes, for each configured registry and "other": {registry, store, peer, upstream}."""
+        rows: dict[str, dict[str, Any]] = {}
+        for sample in (each for metric in self._client_bytes.collect() for each in metric.samples):
+            name, source = sample.labels["registry"], sample.labels["source"]
+            if sample.name.endswith("_total") and source in SOURCES:
+                row = rows.setdefault(name, {"registry": name, **dict.fromkeys(SOURCES, 0)})
+                row[source] = int(sample.value)
+        return sorted(rows.values(), key=lambda row: str(row["registry"]))
 
     def _counters_for(self, registry: str, source: str) -> tuple[Counter, ...]:
         """What a delivered byte is counted in; looked up once, since this is called for every span of every body."""

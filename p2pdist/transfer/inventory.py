@@ -46,10 +46,12 @@ class Inventory:
         self._store = store
         self._platforms: dict[Digest, str] = {}
 
-    async def images(self) -> list[ImageEntry]:
-        """Every tag whose manifest is held, newest resolution first."""
-        found = []
+    async def images(self, most: int | None = None) -> list[ImageEntry]:
+        """Every tag whose manifest is held, newest resolution first; with ``most`` no more than so many."""
+        found: list[ImageEntry] = []
         for entry in await self._store.tags():
+            if len(found) == most:
+                break
             contents, info = await self.contents(entry.digest), await self._store.stat(entry.digest)
             if contents is not None and info is not None:
                 found.append(ImageEntry(entry, contents, info.committed_at))
