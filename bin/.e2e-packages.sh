@@ -2,8 +2,8 @@
 # Installs the Debian packages that tests/e2e drives, where they are missing; needs root. The tests call it when CI is set.
 set -euo pipefail
 packages=(
-  busybox-static buildah ca-certificates conmon containerd curl docker.io docker-registry iproute2 nftables podman prometheus
-  runc skopeo uidmap util-linux
+  busybox-static buildah ca-certificates conmon containerd curl docker.io docker-registry iproute2 nftables podman
+  prometheus runc skopeo systemd uidmap util-linux
 )
 missing=()
 for package in "${packages[@]}"; do

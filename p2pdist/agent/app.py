@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from p2pdist import __version__
 from p2pdist.agent.backend import Backend, UseCases
 from p2pdist.agent.cluster import Cluster, join_cluster
+from p2pdist.agent.diagnostics import Diagnostics
 from p2pdist.agent.hooks import CountTransfers
 from p2pdist.agent.identity import load_peer_id
 from p2pdist.api.admin import AdminSettings, build_admin_app
+from p2pdist.api.diagnostics import add_diagnostics
 from p2pdist.api.registry import build_registry_app
 from p2pdist.api.server import Listener, ListenerSettings
 from p2pdist.clock import Clock, SystemClock
@@ -139,10 +141,9 @@ async def _listeners(
         build_registry_app(mirror, metrics),
         ListenerSettings("mirror.listen", max_connections=config.mirror.max_connections),
     )
-    admin = Listener(
-        build_admin_app(backend, AdminSettings((config.agent.name,))),
-        ListenerSettings("admin.listen", max_connections=128),
-    )
+    pages = build_admin_app(backend, AdminSettings((config.agent.name,)))
+    add_diagnostics(pages, Diagnostics(config, read_cluster_key(config), backend.metrics))
+    admin = Listener(pages, ListenerSettings("admin.listen", max_connections=128))
     await admin.start(config.admin.listen.host, config.admin.listen.port)
     try:
         await front.start(config.mirror.listen.host, config.mirror.listen.port)

@@ -28,9 +28,7 @@ class Engine:
         socket = f"unix://{self.directory}/s"
         at = ["-H", socket, "--data-root", f"{self.directory}/root", "--exec-root", f"{self.directory}/exec"]
         alone = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        self._daemon = Program(
-            host, "engine", [*alone, "dockerd", *at, "--pidfile", f"{self.directory}/pid"]
-        )
+        self._daemon = Program(host, "engine", [*alone, "dockerd", *at, "--pidfile", f"{self.directory}/pid"])
         # The builder without BuildKit is the one that every engine has, Debian's included.
         self.env = {
             "DOCKER_HOST": socket,
@@ -85,7 +83,9 @@ class Project:
         return self.compose("logs", "--no-color", "--tail", "40")
 
     def compose(self, *words: str, seconds: float = 90) -> str:
-        return self.engine.host.run(str(COMPOSE), "-f", str(self._file), *words, seconds=seconds, env=self._env)
+        return self.engine.host.run(
+            str(COMPOSE), "-f", str(self._file), *words, seconds=seconds, env=self._env
+        )
 
 
 def run_quietly(engine: Engine, words: Sequence[str]) -> int:

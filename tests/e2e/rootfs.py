@@ -19,7 +19,7 @@ from pathlib import Path
 BUSYBOX = Path("/bin/busybox")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # Of the standard library, what neither the agent nor pip needs.
-LEFT_OUT = {"__pycache__", "idlelib", "lib2to3", "site-packages", "dist-packages", "test", "tests", "tkinter", "turtledemo"}  # fmt: skip
+LEFT_OUT = {"__pycache__", "dist-packages", "idlelib", "lib2to3", "site-packages", "test", "tests", "tkinter"}
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x[0-9a-f]+\)")
 
 
@@ -30,12 +30,20 @@ class RootFs:
         self.file = file
         self._tar = tarfile.open(file, "w", dereference=True)  # noqa: SIM115  (closed by close)
         self._has: set[str] = set()
-        for name, mode in (("tmp", 0o1777), ("var/tmp", 0o1777), ("etc", 0o755), ("proc", 0o555), ("bin", 0o755)):
+        for name, mode in (
+            ("tmp", 0o1777),
+            ("var/tmp", 0o1777),
+            ("etc", 0o755),
+            ("proc", 0o555),
+            ("bin", 0o755),
+        ):
             self.directory(name, mode)  # fmt: skip
         self.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
         self.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")
         self.add(BUSYBOX, "bin/busybox")
-        for applet in subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split():
+        for applet in subprocess.run(
+            [BUSYBOX, "--list"], check=True, capture_output=True, text=True
+        ).stdout.split():
             self.link(f"bin/{applet}", "busybox")  # fmt: skip
 
     def directory(self, name: str, mode: int = 0o755, owner: int = 0) -> None:

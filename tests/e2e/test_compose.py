@@ -30,7 +30,9 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "compose"
 IMAGE, BASE = f"p2pdist:{__version__}", "base:test"
 AGENTS = {"agent-1": (5050, 5052), "agent-2": (5150, 5152), "agent-3": (5250, 5252)}  # mirror, admin
-REGISTRY_CONFIG = "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\nhttp: {addr: ':5000'}\n"
+REGISTRY_CONFIG = (
+    "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\nhttp: {addr: ':5000'}\n"
+)
 LAYER = 8_000_000
 
 
@@ -62,7 +64,9 @@ def image(engine: Engine) -> str:
     given = {"BASE": BASE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels"}
     arguments = [word for name, value in given.items() for word in ("--build-arg", f"{name}={value}")]
     file = str(COMPOSE / "Dockerfile")
-    engine.docker("build", "--network", "none", "--tag", IMAGE, "--file", file, *arguments, str(ROOT), seconds=180)
+    engine.docker(
+        "build", "--network", "none", "--tag", IMAGE, "--file", file, *arguments, str(ROOT), seconds=180
+    )
     return IMAGE
 
 
@@ -100,7 +104,9 @@ def test_the_image_is_small_unprivileged_and_without_tools_or_secrets(engine: En
     assert config["User"] == "65532:65532"
     assert engine.inspect(image)["Size"] - engine.inspect(BASE)["Size"] < 100e6
     look = "ls /opt/p2pdist/bin; id; ls -A /etc/p2pdist /src /build /wheels/requirements.txt 2>/dev/null; touch /x"
-    said = engine.docker("run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", f"{look} || echo no")
+    said = engine.docker(
+        "run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", f"{look} || echo no"
+    )
     assert "uid=65532(p2pdist)" in said
     assert "p2pdist\n" in said
     assert "pip" not in said
@@ -189,7 +195,9 @@ def test_prometheus_scrapes_all_agents_and_has_the_rules(engine: Engine, cluster
     ("/etc/grafana/provisioning/dashboards/p2pdist.yml", "dashboards.yml"),
     ("/var/lib/p2pdist-dashboards/dashboard.json", "dashboard.json"),
 ])  # fmt: skip
-def test_grafana_would_find_its_provisioning(engine: Engine, project: Project, mounted: str, file: str) -> None:
+def test_grafana_would_find_its_provisioning(
+    engine: Engine, project: Project, mounted: str, file: str
+) -> None:
     wait_until(lambda: answers(engine, 3000, "/etc/passwd"), 20, "Grafana's stand-in to answer")
     assert engine.host.request("GET", 3000, mounted).body == (COMPOSE / "grafana" / file).read_bytes()
 
