@@ -18,7 +18,7 @@ import yaml
 
 from p2pdist import __version__
 from p2pdist.config.load import load_config
-from tests.unit.deploy.files import BASE, COMPOSE, MONITORING, read_yaml
+from tests.unit.deploy.files import BASE, COMPOSE, MONITORING, ROOT, read_yaml
 
 OLDEST, NEWEST = "1.27", kubernetes_validate.latest_version()
 MANIFESTS = sorted(file for file in BASE.glob("*.yaml") if file.name != "kustomization.yaml")
@@ -206,7 +206,9 @@ def set_up(node: dict[str, str]) -> str:
 def test_a_node_is_set_up_once(node: dict[str, str]) -> None:
     hosts = Path(node["CERTS_D"]) / "_default" / "hosts.toml"
     assert "wrote" in set_up(node)
-    assert '[host."http://127.0.0.1:5050"]\n  capabilities = ["pull", "resolve"]\n' in hosts.read_text()
+    comment, text = hosts.read_text().split("\n", 1)
+    assert comment.startswith("# Written by p2pdist")
+    assert f"```toml\n{text}```" in (ROOT / "README.md").read_text()  # what the README has for containerd
     assert hosts.stat().st_mode & 0o777 == 0o644
     before = hosts.stat()
     assert "as it should be" in set_up(node)

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from p2pdist import __version__
 from p2pdist.telemetry.metrics import Metrics
+from p2pdist.telemetry.recent import MAX_CHARACTERS, MAX_LINES
 from tests.unit.deploy.files import (
     COMPOSE,
     MONITORING,
@@ -65,6 +66,11 @@ def test_the_page_has_every_metric_with_its_type_unit_and_labels() -> None:
         assert len(meaning) > 10
         told[name.strip("`")] = (kind, set(re.findall(r"`(\w+)`", labels)))
     assert told == exposed
+
+
+def test_the_page_says_how_many_log_lines_are_kept() -> None:
+    assert MAX_CHARACTERS == 256 * 1024
+    assert f"the last {MAX_LINES} log lines (256 KiB at most)" in PAGE
 
 
 def known_names() -> set[str]:

@@ -91,6 +91,8 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
         Bound("mirror: ranges in one request", "", "oci.ranges:MAX_RANGES"),
         Bound("admin: request body", "bytes", "api.admin:MAX_BODY"),
         Bound("admin: pulls at once", "", "api.admin:AdminSettings.max_pulls"),
+        Bound("log lines kept for a debug bundle", "", "telemetry.recent:MAX_LINES"),
+        Bound("the same, characters", "", "telemetry.recent:MAX_CHARACTERS"),
         Bound("configuration file", "bytes", "config.load:MAX_FILE_BYTES"),
         Bound("registries", "", "config.load:MAX_REGISTRIES"),
         Bound("key or password file", "bytes", "config.secrets:MAX_SECRET_BYTES"),
