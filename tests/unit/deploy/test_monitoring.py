@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
+from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from p2pdist import __version__
@@ -96,6 +101,29 @@ def test_every_metric_is_on_the_dashboard() -> None:
     asked = {name for _, expression in dashboard_expressions() for name in metrics_in(expression)}
     shown = {name for name, (_, _, samples) in families().items() if samples & asked}
     assert {name for name in families() if name.startswith("p2pdist_")} - shown == set()
+
+
+def test_the_dashboard_is_one_that_grafana_reads_whole() -> None:
+    """Read and written again by Grafana's own model of a dashboard: what that does not know would be lost."""
+    assert lost(dashboard(), rewritten(dashboard())) == []
+    misspelt = dashboard()
+    misspelt["panels"][1]["gridPosition"] = misspelt["panels"][1].pop("gridPos")
+    assert lost(misspelt, rewritten(misspelt)) == [".panels.1.gridPosition"]
+
+
+def rewritten(given: dict[str, Any]) -> dict[str, Any]:
+    register_default_plugins()
+    found: dict[str, Any] = json.loads(JSONEncoder().encode(Dashboard.from_json(given)))
+    return found
+
+
+def lost(given: Any, kept: Any, at: str = "") -> list[str]:
+    """Where ``kept`` lacks something of ``given``; it may have more (defaults)."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        return [where for key in given for where in lost(given[key], kept.get(key), f"{at}.{key}")]
+    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        return [where for i in range(len(given)) for where in lost(given[i], kept[i], f"{at}.{i}")]
+    return [] if given == kept else [at]
 
 
 def test_the_dashboard_is_laid_out_without_overlap() -> None:
