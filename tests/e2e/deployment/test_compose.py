@@ -11,63 +11,24 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from p2pdist import __version__
 from tests.e2e.agents import Metrics
-from tests.e2e.engine import Engine, Project, run_quietly
+from tests.e2e.deployment.conftest import BASE, IMAGE, answers
+from tests.e2e.deployment.engine import Engine, Project, run_quietly
+from tests.e2e.deployment.rootfs import program_root
 from tests.e2e.guard import wait_until
-from tests.e2e.lab import Lab
 from tests.e2e.netlab import Host
-from tests.e2e.rootfs import program_root, python_base
+from tests.unit.deploy.files import COMPOSE
 
-ROOT = Path(__file__).parents[2]
-COMPOSE = ROOT / "compose"
-IMAGE, BASE = f"p2pdist:{__version__}", "base:test"
 AGENTS = {"agent-1": (5050, 5052), "agent-2": (5150, 5152), "agent-3": (5250, 5252)}  # mirror, admin
 REGISTRY_CONFIG = (
     "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\nhttp: {addr: ':5000'}\n"
 )
 LAYER = 8_000_000
-
-
-@pytest.fixture(scope="module")
-def engine(whole_lab: Lab) -> Iterator[Engine]:
-    up = whole_lab.net.up
-    host = Host(up.run_record, "engine", 249, whole_lab.net.switch, {})
-    engine = Engine(host)
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.close()
-        host.close()
-
-
-@pytest.fixture(scope="module")
-def image(engine: Engine) -> str:
-    """The agent's image, built by compose/Dockerfile without any network."""
-    wheels = engine.directory / "wheels"
-    pins = ["-r", str(COMPOSE / "requirements.txt"), "-r", str(COMPOSE / "build-requirements.txt")]
-    fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run(
-        [*fetch, "--only-binary", ":all:", "--require-hashes", *pins, "--dest", str(wheels)],
-        check=True,
-        timeout=120,
-    )
-    engine.load(python_base(engine.directory / "base.tar", wheels), BASE, "ENV PATH=/usr/local/bin:/bin")
-    given = {"BASE": BASE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels"}
-    arguments = [word for name, value in given.items() for word in ("--build-arg", f"{name}={value}")]
-    file = str(COMPOSE / "Dockerfile")
-    engine.docker(
-        "build", "--network", "none", "--tag", IMAGE, "--file", file, *arguments, str(ROOT), seconds=180
-    )
-    return IMAGE
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +88,6 @@ def test_the_health_check_tells_a_living_agent_from_none(engine: Engine, project
 
 def metrics(engine: Engine, name: str) -> Metrics:
     return Metrics(engine.host.request("GET", AGENTS[name][1], "/metrics").body.decode())
-
-
-def answers(engine: Engine, port: int, path: str) -> bool:
-    try:
-        return engine.host.request("GET", port, path).status == 200
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")
