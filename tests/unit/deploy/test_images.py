@@ -73,7 +73,7 @@ def test_every_dependency_is_pinned_with_hashes() -> None:
         pins = {canonicalize_name(name): version for name, version in PINNED.findall(text)}
         for each in map(Requirement, wanted):
             assert each.specifier.contains(pins[canonicalize_name(each.name)]), f"{each} in {file}"
-        blocks = re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]
+        blocks = re.split(r"^(?=[A-Za-z])", text, flags=re.MULTILINE)[1:]
         assert len(blocks) == len(pins)
         assert all("--hash=sha256:" in block for block in blocks)
 
