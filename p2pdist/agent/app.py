@@ -13,6 +13,7 @@ from p2pdist import __version__
 from p2pdist.agent.admin_token import make_admin_token
 from p2pdist.agent.backend import Backend, UseCases, own_platform
 from p2pdist.agent.cluster import Cluster, join_cluster
+from p2pdist.agent.diagnostics import Diagnostics
 from p2pdist.agent.hooks import CountTransfers
 from p2pdist.agent.identity import load_peer_id
 from p2pdist.agent.image_answers import ImageAnswers
@@ -24,6 +25,7 @@ from p2pdist.api.admin_images import add_image_routes
 from p2pdist.api.admin_import import ImportRoutes, ImportSettings
 from p2pdist.api.admin_warm import WarmRoutes, WarmSettings
 from p2pdist.api.dashboard.routes import Dashboard
+from p2pdist.api.diagnostics import add_diagnostics
 from p2pdist.api.registry import build_registry_app
 from p2pdist.api.server import Listener, ListenerSettings
 from p2pdist.clock import Clock, SystemClock
@@ -88,6 +90,7 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             overview = Overview(backend, context, metrics)
             parts: list[AdminPart] = [Dashboard(overview)]
             parts += _admin_parts(config, peer, disk, cluster, cases, tasks)
+            parts.append(partial(add_diagnostics, backend=Diagnostics(config, key, backend.metrics)))
             async with _listeners(config, cluster, cases, backend, metrics, parts) as running:
                 tasks.create_task(cases.announcer.run())
                 tasks.create_task(overview.run())

@@ -13,6 +13,7 @@
     GET    /api/v1/transfers    {transfers: [{digest, repository, size, received, seconds, users, bytes: {source: n},
                                 pieces: {piece, count, cells}}]}
     GET    /api/v1/pins         {pins: [reference]}
+    GET    /api/v1/diagnostics  for a debug bundle: api/diagnostics.py
     POST   /api/v1/pins         {reference}             DELETE /api/v1/pins    {reference}
     POST   /api/v1/gc           {target?: bytes}        -> {dropped, freed}
     POST   /api/v1/pull         {reference, platform?}  -> one JSON object a line: {event: "layer", digest, size, received,

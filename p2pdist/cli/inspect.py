@@ -12,7 +12,10 @@ from typing import Any
 import click
 from rich.text import Text
 
-from p2pdist.cli.options import admin_client, agent_options, json_option
+from p2pdist.cli import bundle as bundles
+from p2pdist.cli.admin_client import AdminClient
+from p2pdist.cli.errors import ExitCode
+from p2pdist.cli.options import admin_client, agent_options, config_file, json_option
 from p2pdist.cli.output import clean, console, emit_json, human_bytes, human_seconds, percent, print_table
 
 
@@ -20,20 +23,39 @@ from p2pdist.cli.output import clean, console, emit_json, human_bytes, human_sec
     epilog="""\b
 Examples:
   p2pdist status
-  p2pdist status --json | jq .store"""
+  p2pdist status --json | jq .store
+  p2pdist status --bundle p2pdist.tar.gz     all that helps to find a fault, in one file, without secrets"""
 )
 @json_option
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a debug bundle (tar.gz): status, peers, images, metrics, configuration, log lines; no secrets.",
+)
 @agent_options
-def status(as_json: bool, admin: str | None, config: Path | None) -> None:
+def status(as_json: bool, bundle: Path | None, admin: str | None, config: Path | None) -> int:
     """Show this agent: savings, peers, transfers in flight, store use."""
     client = admin_client(admin, config)
+    if bundle is not None:
+        return _write_bundle(client, config, bundle)
     answer = client.get("status")
     if as_json:
         emit_json(answer)
-        return
+        return ExitCode.OK
     width = 14
     for label, value in status_lines(answer if isinstance(answer, dict) else {}):
         console().print(Text.assemble((f"{label:<{width}}", "bold"), clean(value)))
+    return ExitCode.OK
+
+
+def _write_bundle(client: AdminClient, config: Path | None, target: Path) -> int:
+    files, missing = bundles.collect(client, config_file(config))
+    bundles.write(target, files)
+    click.echo(f"wrote {target}: {', '.join(sorted(files))}")
+    for line in missing:
+        click.echo(f"p2pdist: not in it: {clean(line)}", err=True)
+    return ExitCode.OK if "status.json" in files else ExitCode.UNREACHABLE
 
 
 def status_lines(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -137,6 +137,9 @@ class Metrics:
             self._sent_bytes.labels(to)
         for kind in ("fetch", "client"):
             self._active.labels(kind)
+        for kind in PULL_KINDS:
+            for source in SOURCES:
+                self._pull_seconds.labels(kind, source)
 
     # -- to clients: api.registry.RegistryHooks --
 

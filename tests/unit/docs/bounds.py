@@ -113,6 +113,8 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
         Bound("admin: layers of an image that are told", "", "transfer.holders:MAX_LAYERS"),
         Bound("admin: layers the cluster is asked about at once", "", "transfer.holders:AT_ONCE"),
         Bound("admin: wait for the cluster's answers", "s", "transfer.holders:PATIENCE"),
+        Bound("log lines kept for a debug bundle", "", "telemetry.recent:MAX_LINES"),
+        Bound("the same, characters", "", "telemetry.recent:MAX_CHARACTERS"),
         Bound("configuration file", "bytes", "config.load:MAX_FILE_BYTES"),
         Bound("registries", "", "config.load:MAX_REGISTRIES"),
         Bound("key or password file", "bytes", "config.secrets:MAX_SECRET_BYTES"),
