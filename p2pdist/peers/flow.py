@@ -104,6 +104,7 @@ class FlowConnection(asyncio.BufferedProtocol):
         self._last_handle = 0
         self._into: Intake | None = None
         self._left = 0
+        self._uncounted = 0
         self._scratch: memoryview | None = None
         self._low_water = 1
         self._timer: asyncio.TimerHandle | None = None
@@ -163,6 +164,7 @@ class FlowConnection(asyncio.BufferedProtocol):
             return
         self.alive = False
         self._into = None
+        self._count()
         if self._timer is not None:
             self._timer.cancel()
         failure = error or UnreachableError("the connection to the peer was closed")
@@ -258,15 +260,27 @@ class FlowConnection(asyncio.BufferedProtocol):
 
     def _take_body(self, count: int) -> None:
         self._left -= count
+        self._uncounted += count
         intake = self._into
-        self._on_received(count)
         if intake is not None:
             intake.filled += count
-            if intake.filled == len(intake.view):
-                self._finish(intake)
-            elif intake.on_moved is not None:
-                intake.on_moved(intake.filled)
+        if self._left:
+            if self._left < _LOW_WATER:
+                self._set_low_water()
+            return
+        self._count()
         self._set_low_water()
+        if intake is None:
+            return
+        if intake.filled == len(intake.view):
+            self._finish(intake)
+        elif intake.on_moved is not None:
+            intake.on_moved(intake.filled)
+
+    def _count(self) -> None:
+        if self._uncounted:
+            self._on_received(self._uncounted)
+            self._uncounted = 0
 
     def _finish(self, intake: Intake) -> None:
         self._into = None

@@ -31,11 +31,26 @@ class Hops:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of ``function`` called in a thread; raises StoreError after ``close``."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def work() -> None:
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:
+                loop.call_soon_threadsafe(done.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(done.set_result, result)
+
         try:
-            submitted = self._executor.submit(function, *args, **kwargs)
+            self._executor.submit(work)
         except RuntimeError as error:
             raise StoreError("the store is closed") from error
-        return await _outlast(asyncio.wrap_future(submitted))
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await _end_of(done)
+            raise
 
     def later(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call ``function``, which must not raise, in a thread, and wait for it only in ``close``."""
@@ -60,6 +75,17 @@ class Hops:
         while self._sequences:
             await asyncio.wait(list(self._sequences))
         self._executor.shutdown()
+
+
+async def _end_of(future: asyncio.Future[Any]) -> None:
+    """Return once ``future`` is done, however often this is cancelled meanwhile; its result is of no interest."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()  # looked at, so that asyncio does not report it as lost
 
 
 async def _outlast(future: asyncio.Future[T]) -> T:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 from p2pdist.swarm.members import Member
 
-
 ONE_WAY = 12
 
 

@@ -81,7 +81,7 @@ class Spread:
     @property
     def behind(self) -> bool:
         """Whether a piece claimed here was overtaken: others are quicker, so let them."""
-        margin = 0.25 * (self._typical or 0.0)
+        margin = 1.5 * (self._typical or 0.0)
         return any(self._pieces[piece].since < self._latest - margin for piece in self._mine)
 
     def laggard(self, piece: int, now: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 
 from p2pdist.errors import P2PDistError
@@ -12,6 +13,7 @@ from p2pdist.wire.swarm_messages import PieceHasher
 
 STEP = 256 * 1024
 RELAY_STEP = 256 * 1024
+STEP_PAUSE = 0.03
 TakeStep = Callable[[int, memoryview, Provider], Coroutine[None, None, None]]
 # Of a run that others are to divide: taking so little in costs less than breaking it off.
 KEPT_TAIL = 256 * 1024
@@ -36,6 +38,7 @@ class Inflow:
         self._provider: Provider | None = None
         self._step: asyncio.Task[None] | None = None
         self._error: P2PDistError | None = None
+        self._stepped = time.monotonic()
 
     @property
     def rest(self) -> memoryview:
@@ -49,10 +52,18 @@ class Inflow:
         def moved(count: int) -> None:
             self.filled = base + count
             idle = self._step is None or self._step.done()
-            if idle and self._error is None and self.filled - self._taken >= RELAY_STEP:
+            if idle and self._error is None and self.filled - self._taken >= RELAY_STEP and self._is_time():
                 self._step = self._tasks.create_task(self._guarded())
 
         return moved
+
+    def _is_time(self) -> bool:
+        """Not so often that steps cost more than they gain: what comes fast goes in larger ones."""
+        now = time.monotonic()
+        if now - self._stepped < STEP_PAUSE:
+            return False
+        self._stepped = now
+        return True
 
     async def _guarded(self) -> None:
         try:
