@@ -40,6 +40,7 @@ from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.announce import Announcer
 from p2pdist.transfer.blobs import BlobService
 from p2pdist.transfer.context import TransferContext, TransferPolicy
+from p2pdist.transfer.host_counts import HostCounts
 from p2pdist.transfer.importing import ImageImporter
 from p2pdist.transfer.limits import TokenBucket
 from p2pdist.transfer.manifests import ManifestService
@@ -87,10 +88,14 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
             backend.seeding = seeding
-            overview = Overview(backend, context, metrics)
-            parts: list[AdminPart] = [Dashboard(overview)]
-            parts += _admin_parts(config, peer, disk, cluster, cases, tasks)
-            parts.append(partial(add_diagnostics, backend=Diagnostics(config, key, backend.metrics)))
+            counts = HostCounts(context.discovery, clock, context.policy.shares)
+            overview = Overview(backend, context, counts, metrics)
+            parts: list[AdminPart] = [
+                Dashboard(overview),
+                partial(add_image_routes, backend=ImageAnswers(store, counts)),
+                partial(add_diagnostics, backend=Diagnostics(config, key, backend.metrics)),
+                *_command_parts(config, peer, disk, cluster, cases, tasks),
+            ]
             async with _listeners(config, cluster, cases, backend, metrics, parts) as running:
                 tasks.create_task(cases.announcer.run())
                 tasks.create_task(overview.run())
@@ -156,10 +161,10 @@ def _use_cases(context: TransferContext, cluster: Cluster, tasks: asyncio.TaskGr
     return UseCases(context, blobs, manifests, puller, announcer)
 
 
-def _admin_parts(
+def _command_parts(
     config: Config, peer: PeerId, disk: Store, cluster: Cluster, cases: UseCases, tasks: asyncio.TaskGroup
 ) -> list[AdminPart]:
-    """The routes that are kept in modules of their own."""
+    """Commands that are not for every user of the host."""
     token = make_admin_token(config.agent.data_dir)
     context = cases.context
     importer = ImageImporter(context, cases.announcer.committed, disk)
@@ -178,7 +183,6 @@ def _admin_parts(
         own, jobs, cases.manifests, context.discovery, cluster.commands, context.clock, tasks
     )
     return [
-        partial(add_image_routes, backend=ImageAnswers(context)),
         ImportRoutes(ImportCommands(importer), ImportSettings(token)),
         WarmRoutes(WarmCommands(warmer), WarmSettings(token)),
     ]

@@ -9,10 +9,10 @@ from p2pdist.agent.backend import own_platform
 from p2pdist.oci.descriptor import Descriptor, Platform
 from p2pdist.oci.reference import Reference
 from p2pdist.oci.sharing import Share
-from p2pdist.store.port import TagEntry
-from p2pdist.transfer.context import TransferContext
+from p2pdist.store.port import Store, TagEntry
 from p2pdist.transfer.disk_usage import ImageUse, disk_usage
 from p2pdist.transfer.held_images import HeldImage
+from p2pdist.transfer.host_counts import HostCounts
 from p2pdist.transfer.image_diff import image_diff
 from p2pdist.transfer.image_history import HistoryLine, image_history
 from p2pdist.transfer.tag_history import PastTag, tag_history
@@ -21,12 +21,12 @@ from p2pdist.transfer.tag_history import PastTag, tag_history
 class ImageAnswers:
     """Answers with plain JSON values, shaped as api/admin_images.py says."""
 
-    def __init__(self, context: TransferContext) -> None:
-        self._store = context.store
-        self._discovery = context.discovery
+    def __init__(self, store: Store, counts: HostCounts) -> None:
+        self._store = store
+        self._counts = counts
 
     async def history(self, reference: Reference, platform: Platform | None) -> dict[str, Any]:
-        found = await image_history(self._store, self._discovery, reference, platform, own_platform())
+        found = await image_history(self._store, self._counts, reference, platform, own_platform())
         config = found.image.own.manifest.config
         return {
             **_image(found.image),

@@ -12,6 +12,7 @@ from p2pdist.telemetry.history import History
 from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.holders import Holders
+from p2pdist.transfer.host_counts import HostCounts
 
 MAX_TRANSFERS = 64
 MAX_PEERS = 256
@@ -21,12 +22,14 @@ MAX_IMAGES = 200
 class Overview:
     """Each section is what the route of the same name answers, but bounded, and without what changes by itself."""
 
-    def __init__(self, backend: Backend, context: TransferContext, metrics: Metrics) -> None:
+    def __init__(
+        self, backend: Backend, context: TransferContext, counts: HostCounts, metrics: Metrics
+    ) -> None:
         self._backend = backend
         self._clock = context.clock
         self._store = context.store
         self._metrics = metrics
-        self._holders = Holders(context)
+        self._holders = Holders(context.store, counts)
         self._history = History()
         self._started = context.clock.now()
         self._run = secrets.token_hex(4)

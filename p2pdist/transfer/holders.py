@@ -1,28 +1,17 @@
-"""Which layers an image has, and how many hosts hold each: for people to look at.
-
-Always true here: the cluster is asked about a digest at most once in ``FRESH`` seconds, about at most ``AT_ONCE`` digests
-at a time, and an answer takes at most ``PATIENCE`` seconds: what is not known by then is told as not known. Content of a
-registry that is not shared is never asked about.
-"""
+"""Which layers an image has, and how many hosts hold each: for people to look at."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import MAX_MANIFEST, Manifest, parse_manifest
 from p2pdist.oci.reference import Reference
-from p2pdist.transfer.context import TransferContext
+from p2pdist.store.port import Store
+from p2pdist.transfer.host_counts import HostCounts
 from p2pdist.transfer.inventory import Inventory
 
-FRESH = 10.0
-PATIENCE = 3.0
-AT_ONCE = 8
-REMEMBERED = 4096
 MAX_LAYERS = 512
 
 
@@ -39,14 +28,12 @@ class LayerView:
 
 
 class Holders:
-    """See the module's rules."""
+    """Reads the store, and has the cluster asked."""
 
-    def __init__(self, context: TransferContext) -> None:
-        self._context = context
-        self._inventory = Inventory(context.store)
-        self._known: OrderedDict[Digest, tuple[float, int]] = OrderedDict()
-        self._room = asyncio.Semaphore(AT_ONCE)
-        self._asking = asyncio.Lock()
+    def __init__(self, store: Store, counts: HostCounts) -> None:
+        self._store = store
+        self._counts = counts
+        self._inventory = Inventory(store)
 
     async def layers(self, reference: Reference) -> tuple[Digest, list[LayerView]]:
         """The image's digest and its layers, each once, base first; at most MAX_LAYERS.
@@ -59,9 +46,8 @@ class Holders:
             for layer in manifest.layers:
                 found.setdefault(layer.digest, (layer.size, platform))
         chosen = list(found.items())[:MAX_LAYERS]
-        held = {each for each, _ in chosen if await self._context.store.stat(each) is not None}
-        shared = self._context.policy.shares(reference.repository.registry)
-        others = await self._others([each for each, _ in chosen]) if shared else dict.fromkeys(found, 0)
+        held = {each for each, _ in chosen if await self._store.stat(each) is not None}
+        others = await self._counts.others(reference.repository, [each for each, _ in chosen])
         return digest, [
             LayerView(each, size, each in held, _sum(others.get(each), each in held), platform)
             for each, (size, platform) in chosen
@@ -78,33 +64,10 @@ class Holders:
 
     async def _manifest(self, digest: Digest) -> Manifest | None:
         try:
-            body = await self._context.store.read(digest, MAX_MANIFEST)
+            body = await self._store.read(digest, MAX_MANIFEST)
             return None if body is None else parse_manifest(body)
         except InvalidInputError:
             return None
-
-    async def _others(self, digests: list[Digest]) -> dict[Digest, int]:
-        """How many other hosts hold each, as far as that is known in time."""
-        async with self._asking:
-            now = self._context.clock.now()
-            known = {each: self._known[each][1] for each in digests if self._is_fresh(each, now)}
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
-                    for each in digests:
-                        if each not in known:
-                            tasks.create_task(self._ask(each))
-            return known | {each: self._known[each][1] for each in digests if self._is_fresh(each, now)}
-
-    async def _ask(self, digest: Digest) -> None:
-        async with self._room:
-            found = await self._context.discovery.find(digest)
-        self._known[digest] = (self._context.clock.now(), sum(each.complete for each in found))
-        self._known.move_to_end(digest)
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-
-    def _is_fresh(self, digest: Digest, now: float) -> bool:
-        return digest in self._known and now - self._known[digest][0] < FRESH
 
 
 def _sum(others: int | None, held: bool) -> int | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from p2pdist.discovery.port import Discovery
 from p2pdist.oci.descriptor import Platform
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.history import Step, steps
@@ -14,10 +12,9 @@ from p2pdist.oci.manifest import ImageConfig
 from p2pdist.oci.reference import Reference
 from p2pdist.store.port import Store
 from p2pdist.transfer.held_images import HeldImage, check_platform, held_image, image_config
+from p2pdist.transfer.host_counts import HostCounts
 
 MAX_ASKED = 128
-PARALLEL = 16
-ASK_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class HistoryLine:
 
 @dataclass(frozen=True, slots=True)
 class ImageHistory:
-    """Newest line first. ``counted`` when there is a cluster whose hosts were asked for."""
+    """Newest line first. ``counted`` when there is a cluster, and it may be asked about this registry."""
 
     image: HeldImage
     config: ImageConfig
@@ -41,7 +38,7 @@ class ImageHistory:
 
 
 async def image_history(
-    store: Store, discovery: Discovery, reference: Reference, platform: Platform | None, own: Platform
+    store: Store, counts: HostCounts, reference: Reference, platform: Platform | None, own: Platform
 ) -> ImageHistory:
     """The history of an image for ``platform`` (None: for ``own``, where it is an index).
 
@@ -53,8 +50,8 @@ async def image_history(
         check_platform(reference, config, platform)
     told = steps(config, image.own.manifest.layers)
     held = {item for item in _layers(told) if await store.stat(item) is not None}
-    counted = bool(discovery.contacts())
-    others = await count_hosts(discovery, _layers(told)) if counted else {}
+    counted = counts.shared(reference.repository) and not counts.alone()
+    others = await counts.others(reference.repository, _layers(told)[:MAX_ASKED]) if counted else {}
     lines = []
     for step in told:
         digest = step.layer.digest if step.layer else None
@@ -65,26 +62,3 @@ async def image_history(
 
 def _layers(told: Iterable[Step]) -> list[Digest]:
     return list(dict.fromkeys(step.layer.digest for step in told if step.layer))
-
-
-async def count_hosts(discovery: Discovery, digests: Iterable[Digest]) -> dict[Digest, int]:
-    """How many other hosts hold each blob whole, by what discovery knows.
-
-    Popular blobs are known by a sample, so a large count is a lower bound. At most ``MAX_ASKED`` digests are asked for,
-    and what has no answer after ``ASK_SECONDS`` is left out.
-    """
-    found: dict[Digest, int] = {}
-    turns = asyncio.Semaphore(PARALLEL)
-
-    async def ask(digest: Digest) -> None:
-        async with turns:
-            providers = await discovery.find(digest)
-        found[digest] = sum(provider.complete for provider in providers)
-
-    try:
-        async with asyncio.timeout(ASK_SECONDS), asyncio.TaskGroup() as tasks:
-            for digest in list(digests)[:MAX_ASKED]:
-                tasks.create_task(ask(digest))
-    except TimeoutError:
-        pass
-    return found

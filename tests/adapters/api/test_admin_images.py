@@ -21,7 +21,6 @@ from p2pdist.testing.images import Image, build_image, build_index
 from p2pdist.testing.layers import build_layer
 from tests.adapters.api.test_admin import FakeBackend
 from tests.unit.transfer.test_image_model import Shelf
-from tests.unit.transfer.world import World
 
 OTHER = Platform("plan9", "arm")
 REF = "docker.io/library/app"
@@ -60,12 +59,10 @@ class Models:
 
 @pytest.fixture
 async def models() -> AsyncIterator[Models]:
-    shelf, world = Shelf(), World()
-    world.store, world.discovery = shelf.store, shelf.discovery
+    shelf = Shelf()
+    answers = ImageAnswers(shelf.store, shelf.counts)
     listener = Listener(
-        build_admin_app(
-            FakeBackend(), parts=[partial(add_image_routes, backend=ImageAnswers(world.context()))]
-        ),
+        build_admin_app(FakeBackend(), parts=[partial(add_image_routes, backend=answers)]),
         ListenerSettings("admin.listen"),
     )
     await listener.start("127.0.0.1", 0)

@@ -208,7 +208,7 @@ def test_a_node_is_set_up_once(node: dict[str, str]) -> None:
     assert "wrote" in set_up(node)
     comment, text = hosts.read_text().split("\n", 1)
     assert comment.startswith("# Written by p2pdist")
-    assert f"```toml\n{text}```" in (ROOT / "README.md").read_text()  # what the README has for containerd
+    assert f"```toml\n{text}```" in (ROOT / "docs" / "runtimes.md").read_text()
     assert hosts.stat().st_mode & 0o777 == 0o644
     before = hosts.stat()
     assert "as it should be" in set_up(node)

@@ -111,8 +111,8 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
         Bound("admin: samples kept for the chart", "", "telemetry.history:CAPACITY"),
         Bound("admin: cells of a transfer's pieces", "", "transfer.piece_map:MAX_CELLS"),
         Bound("admin: layers of an image that are told", "", "transfer.holders:MAX_LAYERS"),
-        Bound("admin: layers the cluster is asked about at once", "", "transfer.holders:AT_ONCE"),
-        Bound("admin: wait for the cluster's answers", "s", "transfer.holders:PATIENCE"),
+        Bound("admin: layers the cluster is asked about at once", "", "transfer.host_counts:AT_ONCE"),
+        Bound("admin: wait for the cluster's answers", "s", "transfer.host_counts:PATIENCE"),
         Bound("log lines kept for a debug bundle", "", "telemetry.recent:MAX_LINES"),
         Bound("the same, characters", "", "telemetry.recent:MAX_CHARACTERS"),
         Bound("configuration file", "bytes", "config.load:MAX_FILE_BYTES"),
@@ -126,7 +126,6 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
         Bound("resolutions remembered, per tag", "", "store.tags:MAX_HISTORY"),
         Bound("resolutions remembered, in all", "", "store.tags:MAX_RESOLUTIONS"),
         Bound("layers whose hosts are counted for a history", "", "transfer.image_history:MAX_ASKED"),
-        Bound("time for that", "s", "transfer.image_history:ASK_SECONDS"),
     ),
 }
 

@@ -13,9 +13,10 @@ from p2pdist.oci.reference import Reference
 from p2pdist.records import Provider
 from p2pdist.testing.images import AMD64, Image, build_image, build_index
 from p2pdist.testing.layers import Layer, build_layer
-from p2pdist.transfer import holders
+from p2pdist.transfer import holders, host_counts
 from p2pdist.transfer.context import TransferPolicy
 from p2pdist.transfer.holders import Holders
+from p2pdist.transfer.host_counts import HostCounts
 from tests.unit.transfer.test_pull import TAGGED, events, serve
 from tests.unit.transfer.world import World
 
@@ -28,6 +29,11 @@ def layer(name: str) -> Layer:
 
 BASE, APP_LAYER, OTHER = layer("base"), layer("app"), layer("other")
 IMAGE = build_image("app", "v1", [BASE, APP_LAYER])
+
+
+def holders_of(world: World) -> Holders:
+    context = world.context()
+    return Holders(context.store, HostCounts(context.discovery, context.clock, context.policy.shares))
 
 
 async def pulled(world: World, image: Image = IMAGE, platform: Platform = AMD64) -> Digest:
@@ -68,7 +74,7 @@ async def test_hosts_that_hold_all_of_a_layer_are_counted_this_one_included() ->
     await announce(world, "bert", BASE.digest)
     await announce(world, "carl", BASE.digest)
     await announce(world, "dora", BASE.digest, complete=False)
-    found, layers = await Holders(world.context()).layers(TAGGED)
+    found, layers = await holders_of(world).layers(TAGGED)
     assert found == digest
     assert [(each.digest, each.size, each.held, each.hosts, each.platform) for each in layers] == [
         (BASE.digest, BASE.size, True, 3, ""),
@@ -81,7 +87,7 @@ async def test_a_layer_that_was_evicted_here_is_still_on_other_hosts() -> None:
     digest = await pulled(world)
     await announce(world, "bert", BASE.digest)
     assert await world.store.delete(BASE.digest)
-    _, layers = await Holders(world.context()).layers(Reference(TAGGED.repository, None, digest))
+    _, layers = await holders_of(world).layers(Reference(TAGGED.repository, None, digest))
     assert [(each.held, each.hosts) for each in layers] == [(False, 1), (True, 1)]
 
 
@@ -89,12 +95,12 @@ async def test_an_index_has_the_layers_of_the_images_that_are_here() -> None:
     arm = build_image("app", "", [BASE, OTHER], platform=ARM64)
     world = World()
     await pulled(world, build_index("app", "v1", [IMAGE, arm]))
-    holders = Holders(world.context())
-    _, layers = await holders.layers(TAGGED)
+    known = holders_of(world)
+    _, layers = await known.layers(TAGGED)
     assert [each.digest for each in layers] == [BASE.digest, APP_LAYER.digest]
     async with world.agent() as agent:
         await events(agent, TAGGED, ARM64)
-    _, layers = await holders.layers(TAGGED)
+    _, layers = await known.layers(TAGGED)
     assert [(each.digest, each.platform) for each in layers] == [
         (BASE.digest, "linux/amd64"), (APP_LAYER.digest, "linux/amd64"), (OTHER.digest, "linux/arm64"),
     ]  # fmt: skip
@@ -103,13 +109,13 @@ async def test_an_index_has_the_layers_of_the_images_that_are_here() -> None:
 async def test_the_cluster_is_asked_again_only_when_the_answer_is_old() -> None:
     world = World()
     await pulled(world)
-    asked, known = Asked(world), Holders(world.context())
+    asked, known = Asked(world), holders_of(world)
     await asyncio.gather(*(known.layers(TAGGED) for _ in range(5)))
     assert sorted(asked.digests) == sorted([BASE.digest, APP_LAYER.digest])
     await announce(world, "bert", BASE.digest)
-    await world.manual.advance(holders.FRESH / 2)
+    await world.manual.advance(host_counts.FRESH / 2)
     assert (await known.layers(TAGGED))[1][0].hosts == 1
-    await world.manual.advance(holders.FRESH)
+    await world.manual.advance(host_counts.FRESH)
     assert (await known.layers(TAGGED))[1][0].hosts == 2
     assert len(asked.digests) == 4
 
@@ -118,12 +124,12 @@ async def test_few_questions_at_once_and_no_endless_wait(monkeypatch: pytest.Mon
     layers = [layer(f"layer-{at}") for at in range(20)]
     world = World()
     await pulled(world, build_image("app", "v1", layers))
-    asked, known = Asked(world), Holders(world.context())
+    asked, known = Asked(world), holders_of(world)
     assert {each.hosts for each in (await known.layers(TAGGED))[1]} == {1}
-    assert asked.most == holders.AT_ONCE
-    await world.manual.advance(holders.FRESH)
+    assert asked.most == host_counts.AT_ONCE
+    await world.manual.advance(host_counts.FRESH)
     asked.gate = asyncio.Event()
-    monkeypatch.setattr(holders, "PATIENCE", 0.02)
+    monkeypatch.setattr(host_counts, "PATIENCE", 0.02)
     assert {each.hosts for each in (await known.layers(TAGGED))[1]} == {None}
     assert asked.at_once == 0
 
@@ -132,22 +138,22 @@ async def test_what_is_not_shared_is_not_asked_about() -> None:
     world = World(policy=TransferPolicy(shares=lambda registry: False))
     await pulled(world)
     asked = Asked(world)
-    _, layers = await Holders(world.context()).layers(TAGGED)
+    _, layers = await holders_of(world).layers(TAGGED)
     assert [each.hosts for each in layers] == [1, 1]
     assert asked.digests == []
 
 
 async def test_what_is_remembered_and_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holders, "REMEMBERED", 1)
+    monkeypatch.setattr(host_counts, "REMEMBERED", 1)
     monkeypatch.setattr(holders, "MAX_LAYERS", 2)
     world = World()
     await pulled(world, build_image("app", "v1", [BASE, APP_LAYER, OTHER]))
-    known = Holders(world.context())
+    known = holders_of(world)
     _, layers = await known.layers(TAGGED)
     assert [each.digest for each in layers] == [BASE.digest, APP_LAYER.digest]
-    assert len(known._known) == 1
+    assert len(known._counts._known) == 1
 
 
 async def test_an_image_that_is_not_here() -> None:
     with pytest.raises(NotFoundError, match="does not hold"):
-        await Holders(World().context()).layers(TAGGED)
+        await holders_of(World()).layers(TAGGED)

@@ -18,15 +18,18 @@ from p2pdist.testing.images import AMD64, Image, build_artifact, build_image, bu
 from p2pdist.testing.layers import build_layer
 from p2pdist.testing.memory_discovery import MemoryCluster
 from p2pdist.testing.memory_store import MemoryStore
+from p2pdist.transfer import host_counts
 from p2pdist.transfer import image_history as module
 from p2pdist.transfer.disk_usage import DiskUsage, ImageUse, disk_usage
+from p2pdist.transfer.host_counts import HostCounts
 from p2pdist.transfer.image_diff import image_diff
-from p2pdist.transfer.image_history import ImageHistory, count_hosts, image_history
+from p2pdist.transfer.image_history import ImageHistory, image_history
 from p2pdist.transfer.inventory import Inventory
 from p2pdist.transfer.tag_history import tag_history
 
 ARM64 = Platform("linux", "arm64")
 SET = build_service_set(scale=0.001)
+UNSHARED = "private.example.com"
 APP = Repository.of("docker.io", "library/app")
 
 
@@ -38,6 +41,7 @@ class Shelf:
         self.store = MemoryStore(1 << 30, self.clock)
         self.cluster = MemoryCluster()
         self.discovery = self.cluster.join("own")
+        self.counts = HostCounts(self.discovery, self.clock, lambda registry: registry != UNSHARED)
 
     async def hold(self, image: Image, *, without: tuple[Digest, ...] = ()) -> None:
         for digest, source in image.blobs.items():
@@ -59,7 +63,7 @@ class Shelf:
         return await self.tag(image, tag)
 
     async def history(self, reference: Reference, platform: Platform | None = None) -> ImageHistory:
-        return await image_history(self.store, self.discovery, reference, platform, AMD64)
+        return await image_history(self.store, self.counts, reference, platform, AMD64)
 
 
 @pytest.fixture
@@ -113,17 +117,36 @@ async def test_counting_is_bounded_in_number_and_in_time(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf.cluster.join("anna")
-    quick, never = Digest.of(b"quick"), Digest.of(b"never")
+    top, never = SET[0].layers[-1].digest, SET[0].layers[0].digest
     find = shelf.discovery.find
 
     async def slow(digest: Digest) -> object:
         return await (asyncio.Event().wait() if digest == never else find(digest))
 
     monkeypatch.setattr(shelf.discovery, "find", slow)
-    monkeypatch.setattr(module, "ASK_SECONDS", 0.05)
-    assert await count_hosts(shelf.discovery, [quick, never]) == {quick: 0}
+    monkeypatch.setattr(host_counts, "PATIENCE", 0.05)
+    reference = await shelf.put(SET[0])
+    assert [line.hosts for line in (await shelf.history(reference)).lines] == [None, 1, 1, 1, None]
     monkeypatch.setattr(module, "MAX_ASKED", 1)
-    assert await count_hosts(shelf.discovery, [quick, never]) == {quick: 0}
+    hosts = {
+        line.step.layer.digest: line.hosts
+        for line in (await shelf.history(reference)).lines
+        if line.step.layer
+    }
+    assert [digest for digest, count in hosts.items() if count is not None] == [top]
+
+
+async def test_hosts_are_not_asked_about_what_is_not_shared(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.cluster.join("anna")
+    asked: list[Digest] = []
+    monkeypatch.setattr(shelf.discovery, "find", asked.append)
+    await shelf.hold(SET[0])
+    found = await shelf.history(Reference(Repository.of(UNSHARED, "app"), None, SET[0].digest))
+    assert not found.counted
+    assert {line.hosts for line in found.lines} == {None}
+    assert asked == []
 
 
 async def test_an_index_gives_the_history_of_one_platform(shelf: Shelf) -> None:
