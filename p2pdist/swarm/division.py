@@ -43,6 +43,7 @@ class Division:
         self.quiet_until = 0.0
         self.failures = 0
         self.denied = False
+        self._begin_at = now
 
     @property
     def over(self) -> bool:
@@ -51,9 +52,12 @@ class Division:
 
     # -- duty --
 
-    def announced(self, ahead: int) -> None:
-        """So many members take part already: this host is core, or follows."""
+    def announced(self, ahead: int, now: float) -> None:
+        """So many members take part already: this host is core, or follows. Who is not the first lets the first begin,
+        and learns of all claims before it makes its own."""
         self.core = ahead < self._settings.core
+        if ahead:
+            self._begin_at = now + self._settings.head_start
 
     def news(self, now: float) -> None:
         """Something new came into the neighbourhood."""
@@ -76,7 +80,7 @@ class Division:
 
     def upstream_open(self, now: float) -> bool:
         """Whether upstream may be asked now."""
-        return not self.over and self.quiet_until <= now
+        return not self.over and self.quiet_until <= now and self._begin_at <= now
 
     def _is_rival(self, member: Member, now: float) -> bool:
         lately = now - max(self._settings.rival, 2.0 * self.spread.typical)

@@ -35,7 +35,15 @@ class Duty:
         self._division = division
         self._ring = ring
         self._settings = settings
-        self.open_claims = settings.open_claims
+        self.gives_way = False
+
+    def _open_claims(self) -> int:
+        """How many pieces all members together ask of upstream at a time: few, for each to come and get about fast."""
+        settings = self._settings
+        if self.gives_way:
+            return 1
+        more = len(self._members.table) // settings.more_claims
+        return min(settings.most_claims, settings.open_claims + more)
 
     def run(self, starved: bool, now: float) -> tuple[int, ...]:
         """One piece among others; alone, a run that doubles each time, so that few requests cover the blob."""
@@ -63,7 +71,7 @@ class Duty:
     def next_piece(self, *, starved: bool, now: float) -> int | None:
         """The first piece that is this host's to claim: it comes first in its order, or those before it were slow."""
         members, division = self._members, self._division
-        room = self.open_claims - len(members.claims) - len(division.flights)
+        room = self._open_claims() - len(members.claims) - len(division.flights)
         if room <= 0 and members.table:
             return None
         looked = 0

@@ -104,7 +104,7 @@ class Planner:
 
     def give_way(self, others: int) -> None:
         """So many other blobs that were begun here before this one ask upstream for pieces: they come first."""
-        self._duty.open_claims = 1 if others else self.settings.open_claims
+        self._duty.gives_way = others > 0
 
     @property
     def claiming(self) -> bool:
@@ -252,7 +252,7 @@ class Planner:
         self._replan(now)
 
     def _announced(self, event: ev.Announced, now: float) -> None:
-        self._division.announced(event.ahead)
+        self._division.announced(event.ahead, now)
 
     # -- pieces --
 

@@ -14,7 +14,8 @@ class PlannerSettings:
     time, should be here; ``late``: so many pieces that are not make the neighbour that is to bring them a laggard;
     ``lag_pause``: so long the neighbour that did not bring it is stepped over, doubled each time.
     ``window``: how far ahead of the front pieces are fetched. ``upstream_flights``: own requests to upstream.
-    ``backlog``: pieces claimed and not yet spread. ``open_claims``: of all members together, as far as known.
+    ``backlog``: pieces claimed and not yet spread. ``open_claims``: of all members together, as far as known, and one more
+    for each ``more_claims`` members, up to ``most_claims``. ``head_start``: what the first to announce gets at upstream.
     ``fan_out``: so many neighbours take a piece from its claimer, when the swarm is larger than ``core``.
     ``core``: so many members, the first to announce, divide the upstream; the others follow (see division.py).
     ``far``: a far neighbour counts as if it had so many requests more. ``eager`` False: only what was
@@ -32,7 +33,10 @@ class PlannerSettings:
     upstream_flights: int = 1
     backlog: int = 16
     spread_to: float = 0.5
+    head_start: float = 0.5
     open_claims: int = 3
+    more_claims: int = 6
+    most_claims: int = 8
     race: float = 1.0
     rival: float = 5.0
     fan_out: int = 16

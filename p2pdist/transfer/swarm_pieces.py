@@ -16,7 +16,7 @@ RELAY_STEP = 256 * 1024
 STEP_PAUSE = 0.03
 TakeStep = Callable[[int, memoryview, Provider], Coroutine[None, None, None]]
 # Of a run that others are to divide: taking so little in costs less than breaking it off.
-KEPT_TAIL = 256 * 1024
+KEPT_TAIL = 512 * 1024
 
 
 class Inflow:
@@ -143,7 +143,7 @@ class Run:
         """Whether nothing more is to come: all is here, or others are to fetch what is left."""
         if not self.left:
             return True
-        if self.offset > self._geometry.span(self.left[0])[0] or not self.dropped.issuperset(self.left):
+        if not self.dropped.issuperset(self.left):
             return False
         return self._geometry.span(self.left[-1])[1] - self.offset > KEPT_TAIL
 
