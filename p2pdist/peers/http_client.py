@@ -127,7 +127,7 @@ class HttpPeers:
             auth,
             clock,
             self._offsets,
-            connect_timeout=settings.connect_timeout,
+            connect_timeout=2.0 * settings.connect_timeout,
             progress_timeout=settings.piece_timeout,
             tls=settings.ssl,
             on_received=self._hooks.received,

@@ -57,7 +57,8 @@ LOOK_EVERY = 8.0
 FLUSH_DELAY = 0.8  # what is held may be told late: who needs a piece gets it along the ring
 STEP_SECONDS = 0.2
 WRONG_PIECES = 6  # passed on by one neighbour: it is no victim
-FAILURES = 2  # in a row: the peer is left to itself, until it is found again
+FAILURES = 3  # in a row: the peer is left to itself, until it is found again
+FAILURES_APART = 0.5  # what fails at once with others on one connection counts once
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
@@ -117,7 +118,7 @@ class _Session:
         self._inflows = Inflows(min(self._geometry.piece, target.size), flights)
         self._attested = Attestations()
         self._senders: dict[int, PeerId] = {}
-        self._failures: dict[PeerId, int] = {}
+        self._failures: dict[PeerId, tuple[int, float]] = {}
         self._wrong: dict[PeerId, int] = {}
         self._settling: set[int] = set()
         self._untold: dict[int, float] = {}
@@ -413,10 +414,12 @@ class _Session:
         elif isinstance(error, NotFoundError):
             failure = ev.Failure.MISSING
         self._handle(ev.RequestFailed(piece, provider.peer, failure, retry_after))
-        if failure is ev.Failure.UNREACHABLE:
-            self._failures[provider.peer] = self._failures.get(provider.peer, 0) + 1
+        count, last = self._failures.get(provider.peer, (0, float("-inf")))
+        now = self._context.clock.now()
+        if failure is ev.Failure.UNREACHABLE and now - last >= FAILURES_APART:
+            self._failures[provider.peer] = count, last = count + 1, now
         refuses = failure is ev.Failure.MISSING and provider.complete
-        if refuses or isinstance(error, DeniedError) or self._failures.get(provider.peer, 0) >= FAILURES:
+        if refuses or isinstance(error, DeniedError) or count >= FAILURES:
             self._failures.pop(provider.peer, None)
             self._gone(provider.peer)
 
