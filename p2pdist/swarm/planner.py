@@ -140,10 +140,10 @@ class Planner:
         member = self._members.table.get(event.peer)
         if member is None:
             member = self._members.add(event.peer, event.near, event.zone, self._division.claimed, now)
-            member.founder = event.complete
-            self._close_ranks()
         self._division.news(now)
         complete = event.complete or len(event.have) == self.geometry.count
+        member.founder = complete
+        self._close_ranks()
         for piece in self._members.restate(member, event.have, complete=complete):
             self._division.reopen(piece, now)
         if not complete:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable
+from dataclasses import replace
 from functools import partial
 
 from p2pdist.errors import (
@@ -243,7 +244,7 @@ class _Session:
             Join(
                 self._target.digest,
                 self._target.size,
-                self._hub.own,
+                replace(self._hub.own, complete=False),
                 frozenset(self._planner.held),
                 self._planner.claims,
                 tuple(self._neighbours.values()),
@@ -378,9 +379,9 @@ class _Session:
         inflow = self._inflows.take(piece, stop - start, partial(self._take_step, piece), self._tasks)
         before = inflow.filled
         try:
-            await context.peers.piece(
-                provider, target.digest, start + before, target.size, inflow.rest, inflow.advance(provider)
-            )
+            moved, rest = inflow.advance(provider), inflow.rest
+            if rest:
+                await context.peers.piece(provider, target.digest, start + before, target.size, rest, moved)
             await inflow.finish()
             await context.download.take(stop - start - before)
         except (StoreFullError, StoreError) as error:
