@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that tests/e2e drives, where they are missing; needs root. The tests call it when CI is set.
+# Installs the Debian packages that tests drive (tests/e2e, and the dashboard's), where they are missing; needs root. The tests call it when CI is set.
 set -euo pipefail
 packages=(
-  busybox-static buildah ca-certificates conmon containerd curl docker.io docker-registry iproute2 nftables podman
-  runc skopeo uidmap util-linux
+  busybox-static buildah ca-certificates chromium conmon containerd curl docker.io docker-registry iproute2 nftables podman
+  prometheus runc skopeo systemd uidmap util-linux
 )
 missing=()
 for package in "${packages[@]}"; do

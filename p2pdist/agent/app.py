@@ -7,13 +7,25 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from p2pdist import __version__
-from p2pdist.agent.backend import Backend, UseCases
+from p2pdist.agent.admin_token import make_admin_token
+from p2pdist.agent.backend import Backend, UseCases, own_platform
 from p2pdist.agent.cluster import Cluster, join_cluster
+from p2pdist.agent.diagnostics import Diagnostics
 from p2pdist.agent.hooks import CountTransfers
 from p2pdist.agent.identity import load_peer_id
-from p2pdist.api.admin import AdminSettings, build_admin_app
+from p2pdist.agent.image_answers import ImageAnswers
+from p2pdist.agent.overview import Overview
+from p2pdist.agent.seeding import beside_containerd
+from p2pdist.agent.sources import ImportCommands, WarmCommands
+from p2pdist.api.admin import AdminPart, AdminSettings, build_admin_app
+from p2pdist.api.admin_images import add_image_routes
+from p2pdist.api.admin_import import ImportRoutes, ImportSettings
+from p2pdist.api.admin_warm import WarmRoutes, WarmSettings
+from p2pdist.api.dashboard.routes import Dashboard
+from p2pdist.api.diagnostics import add_diagnostics
 from p2pdist.api.registry import build_registry_app
 from p2pdist.api.server import Listener, ListenerSettings
 from p2pdist.clock import Clock, SystemClock
@@ -22,15 +34,20 @@ from p2pdist.config.secrets import read_cluster_key
 from p2pdist.config.upstream import upstream_settings
 from p2pdist.records import PeerId
 from p2pdist.store.disk import DiskStore
+from p2pdist.store.port import Store
 from p2pdist.swarm.peer_health import PeerHealth
 from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.announce import Announcer
 from p2pdist.transfer.blobs import BlobService
 from p2pdist.transfer.context import TransferContext, TransferPolicy
+from p2pdist.transfer.host_counts import HostCounts
+from p2pdist.transfer.importing import ImageImporter
 from p2pdist.transfer.limits import TokenBucket
 from p2pdist.transfer.manifests import ManifestService
 from p2pdist.transfer.mirror import PullThroughMirror
 from p2pdist.transfer.pull import ImagePuller
+from p2pdist.transfer.warm import WarmJobs
+from p2pdist.transfer.warm_everywhere import ClusterWarmer, OwnHost
 from p2pdist.upstream.registry_client import RegistryClient
 
 logger = logging.getLogger("p2pdist.agent")
@@ -51,8 +68,10 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
     clock = SystemClock()
     key = read_cluster_key(config)
     metrics = Metrics(config.registries, __version__)
-    store = await DiskStore.open_dir(config.agent.data_dir, config.store.max_size, clock)
+    disk = await DiskStore.open_dir(config.agent.data_dir, config.store.max_size, clock)
+    store: Store = disk
     try:
+        store, seeding = await beside_containerd(config, disk, clock)
         peer = load_peer_id(config.agent.data_dir)
         async with (
             RegistryClient(
@@ -68,8 +87,20 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             context = _context(config, store, cluster, upstream, metrics, peer, clock)
             cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
-            async with _listeners(config, cluster, cases, backend, metrics) as running:
+            backend.seeding = seeding
+            counts = HostCounts(context.discovery, clock, context.policy.shares)
+            overview = Overview(backend, context, counts, metrics)
+            parts: list[AdminPart] = [
+                Dashboard(overview),
+                partial(add_image_routes, backend=ImageAnswers(store, counts)),
+                partial(add_diagnostics, backend=Diagnostics(config, key, backend.metrics)),
+                *_command_parts(config, peer, disk, cluster, cases, tasks),
+            ]
+            async with _listeners(config, cluster, cases, backend, metrics, parts) as running:
                 tasks.create_task(cases.announcer.run())
+                tasks.create_task(overview.run())
+                if seeding is not None:
+                    tasks.create_task(seeding.run(cases.announcer))
                 yield running
     finally:
         await store.close()
@@ -92,7 +123,7 @@ async def _task_group() -> AsyncIterator[asyncio.TaskGroup]:
 
 def _context(
     config: Config,
-    store: DiskStore,
+    store: Store,
     cluster: Cluster,
     upstream: RegistryClient,
     metrics: Metrics,
@@ -130,9 +161,41 @@ def _use_cases(context: TransferContext, cluster: Cluster, tasks: asyncio.TaskGr
     return UseCases(context, blobs, manifests, puller, announcer)
 
 
+def _command_parts(
+    config: Config, peer: PeerId, disk: Store, cluster: Cluster, cases: UseCases, tasks: asyncio.TaskGroup
+) -> list[AdminPart]:
+    """Commands that are not for every user of the host."""
+    token = make_admin_token(config.agent.data_dir)
+    context = cases.context
+    importer = ImageImporter(context, cases.announcer.committed, disk)
+    jobs = WarmJobs(
+        cases.puller,
+        context.upstream,
+        context.clock,
+        tasks,
+        own_platform(),
+        accepts=config.peer.accept_warm_up,
+    )
+    if cluster.door is not None:
+        cluster.door.desk = jobs
+    own = OwnHost(peer, config.agent.name, config.agent.zone)
+    warmer = ClusterWarmer(
+        own, jobs, cases.manifests, context.discovery, cluster.commands, context.clock, tasks
+    )
+    return [
+        ImportRoutes(ImportCommands(importer), ImportSettings(token)),
+        WarmRoutes(WarmCommands(warmer), WarmSettings(token)),
+    ]
+
+
 @asynccontextmanager
 async def _listeners(
-    config: Config, cluster: Cluster, cases: UseCases, backend: Backend, metrics: Metrics
+    config: Config,
+    cluster: Cluster,
+    cases: UseCases,
+    backend: Backend,
+    metrics: Metrics,
+    parts: list[AdminPart],
 ) -> AsyncIterator[Running]:
     mirror = PullThroughMirror(cases.context, cases.blobs, cases.manifests)
     front = Listener(
@@ -140,7 +203,7 @@ async def _listeners(
         ListenerSettings("mirror.listen", max_connections=config.mirror.max_connections),
     )
     admin = Listener(
-        build_admin_app(backend, AdminSettings((config.agent.name,))),
+        build_admin_app(backend, AdminSettings((config.agent.name,)), parts),
         ListenerSettings("admin.listen", max_connections=128),
     )
     await admin.start(config.admin.listen.host, config.admin.listen.port)

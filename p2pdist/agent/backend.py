@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform as host_platform
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from p2pdist import __version__
 from p2pdist.agent.cluster import Cluster
+from p2pdist.agent.seeding import Seeding
 from p2pdist.config.model import Config
 from p2pdist.errors import NotFoundError
 from p2pdist.oci.descriptor import Platform
@@ -23,6 +24,7 @@ from p2pdist.transfer.blobs import BlobService
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.inventory import ImageEntry, Inventory
 from p2pdist.transfer.manifests import ManifestService
+from p2pdist.transfer.piece_map import PieceMap
 from p2pdist.transfer.pull import BlobProgress, ImageDone, ImagePuller
 
 
@@ -53,6 +55,7 @@ class Backend:
         self._started = cases.context.clock.now()
         self._reasons = ["starting"]
         self._listeners: dict[str, str] = {}
+        self.seeding: Seeding | None = None
 
     # -- the agent's own word on itself --
 
@@ -106,6 +109,7 @@ class Backend:
                 "blobs": usage.blobs,
                 "pinned": usage.pinned,
             },
+            **({"containerd": self.seeding.status()} if self.seeding else {}),
             **self._metrics.totals(),
             "listeners": self._listeners,
             "warnings": list(self._config.warnings),
@@ -129,9 +133,9 @@ class Backend:
             )
         return rows
 
-    async def images(self) -> list[dict[str, Any]]:
+    async def images(self, most: int | None = None) -> list[dict[str, Any]]:
         pinned = {str(reference) for reference in await self._context.store.pins()}
-        return [self._image(entry, pinned) for entry in await self._inventory.images()]
+        return [self._image(entry, pinned) for entry in await self._inventory.images(most)]
 
     def _image(self, image: ImageEntry, pinned: set[str]) -> dict[str, Any]:
         reference = f"{image.tag.repository}:{image.tag.tag}"
@@ -142,6 +146,7 @@ class Backend:
             "held": sum(image.contents.held.values()),
             "complete": image.contents.complete,
             "platforms": list(image.contents.platforms),
+            "pulled_at": image.pulled_at,
             "resolved_at": image.tag.resolved_at,
             "age": round(max(0.0, self._context.clock.wall() - image.tag.resolved_at), 1),
             "pinned": reference in pinned,
@@ -158,6 +163,7 @@ class Backend:
                 "seconds": round(now - fetch.started, 3),
                 "users": fetch.users,
                 "bytes": {source.value: count for source, count in fetch.by_source.items()},
+                "pieces": asdict(PieceMap.of(fetch.held, fetch.size)),
             }
             for fetch in self._cases.blobs.fetches()
         ]

@@ -16,6 +16,7 @@ from p2pdist.api.flow import PartialBlob, Partials
 from p2pdist.api.peer import PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import PeerListener
 from p2pdist.api.server import explain_bind_failure
+from p2pdist.api.warm import WarmDoor
 from p2pdist.clock import Clock
 from p2pdist.config.model import Config, PeerConfig
 from p2pdist.discovery.node import DiscoveryNode
@@ -27,6 +28,7 @@ from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
 from p2pdist.peers.port import NoPeers, Peers
 from p2pdist.peers.swarm_links import HttpSwarmLinks
 from p2pdist.peers.tls import PeerTls
+from p2pdist.peers.warm_client import HttpWarmPeers
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.store.port import Store
 from p2pdist.telemetry.metrics import Metrics
@@ -34,6 +36,7 @@ from p2pdist.transfer.limits import TokenBucket
 from p2pdist.transfer.swarm_hub import SwarmHub
 from p2pdist.wire.http_auth import HttpAuth
 from p2pdist.wire.keys import ClusterKey
+from p2pdist.wire.warm import Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Cluster:
     own: Provider | None = None
     hub: SwarmHub | None = None
     arriving: Arriving | None = None
+    door: WarmDoor | None = None
+    commands: HttpWarmPeers | None = None
 
 
 class Arriving:
@@ -79,19 +84,22 @@ async def join_cluster(
     tls = _tls(config.peer)
     client = PeerClientSettings(ssl=tls.client_context() if tls else None)
     async with HttpPeers(client, auth, clock, CountPeerClient(metrics)) as peers:
-        hub, arriving = SwarmHub(store), Arriving()
+        hub, arriving, door = SwarmHub(store), Arriving(), WarmDoor()
         pace = TokenBucket(config.limits.upload, clock).take if config.limits.upload else None
         settings = PeerServerSettings(
             config.agent.name, config.agent.zone, __version__, max_uploads=config.peer.max_uploads
         )
-        app = build_peer_app(store, auth, clock, settings, CountPeerServer(metrics), pace, arriving, hub)
+        app = build_peer_app(
+            store, auth, clock, settings, CountPeerServer(metrics), pace, arriving, hub, door
+        )
         listener = await _listen(config, app, tls)
         try:
             own = _own(config, peer, listener.port)
             hub.connect(HttpSwarmLinks(peers, auth, tasks, hub.lost), own)
             node = await _start_discovery(config, key, peer, listener.port, clock)
             try:
-                yield Cluster(node, peers, node, own, hub, arriving)
+                door.members = lambda: [Member(each.peer, each.endpoint) for each in node.contacts()]
+                yield Cluster(node, peers, node, own, hub, arriving, door, HttpWarmPeers(peers))
             finally:
                 await node.close()
         finally:

@@ -15,6 +15,7 @@ from p2pdist.agent.app import Running, run_parts
 from p2pdist.agent.systemd import Notifier
 from p2pdist.config.model import Config
 from p2pdist.telemetry.logs import set_up_logging
+from p2pdist.telemetry.recent import keep_recent_lines
 
 logger = logging.getLogger("p2pdist.agent")
 
@@ -22,6 +23,7 @@ logger = logging.getLogger("p2pdist.agent")
 def run_agent(config: Config) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Raises ConfigError and StoreError when it cannot start."""
     set_up_logging(config.agent.log_level, config.agent.log_format)
+    keep_recent_lines()
     for warning in config.warnings:
         logger.warning("configuration: %s", warning)
     _raise_open_files()

@@ -5,32 +5,38 @@
     GET    /metrics             Prometheus (or OpenMetrics) exposition
     GET    /api/v1/status       {name, version, uptime, zone, ready, reasons, peers, transfers, store: {committed, reserved,
                                 quota, blobs, pinned}, client_bytes: {store, peer, upstream}, received_bytes: {...},
-                                sent_bytes: {...}, saved_bytes, listeners: {name: address}, warnings}
+                                sent_bytes: {...}, saved_bytes, listeners: {name: address}, warnings,
+                                containerd?: {path, blobs, size, unchecked}}
     GET    /api/v1/peers        {peers: [{peer, endpoint, state, rtt, rate, seen}]}
-    GET    /api/v1/images       {images: [{reference, digest, size, held, complete, platforms, resolved_at, age, pinned}]}
-    GET    /api/v1/transfers    {transfers: [{digest, repository, size, received, seconds, users, bytes: {source: n}}]}
+    GET    /api/v1/images       {images: [{reference, digest, size, held, complete, platforms, pulled_at, resolved_at, age,
+                                pinned}]}
+    GET    /api/v1/transfers    {transfers: [{digest, repository, size, received, seconds, users, bytes: {source: n},
+                                pieces: {piece, count, cells}}]}
     GET    /api/v1/pins         {pins: [reference]}
+    GET    /api/v1/diagnostics  for a debug bundle: api/diagnostics.py
     POST   /api/v1/pins         {reference}             DELETE /api/v1/pins    {reference}
     POST   /api/v1/gc           {target?: bytes}        -> {dropped, freed}
     POST   /api/v1/pull         {reference, platform?}  -> one JSON object a line: {event: "layer", digest, size, received,
                                 source}..., at the end {event: "done", digest, size, bytes: {source: n}}, or {event: "error",
                                 message}
-    GET    /                    a page with links to these
+           /api/v1/import       see api/admin_import.py
+           /api/v1/warm         see api/admin_warm.py
+
+The image model (history, df, diff): api/admin_images.py. The dashboard and what it asks: api/dashboard/routes.py.
+docs/admin-api.md shows all of them in full.
 
 Sizes are bytes, times seconds. An error is {"error": {"status", "message"}}.
 
 Always true here: a web page that the administrator visits can neither read this nor command it. The Host header must
 name this host (an IP address, localhost, or ``own_names``), which ends DNS rebinding; what changes something must not
-come from another origin, and its body must be JSON.
+come from another origin, and its body must be JSON (or bytes, by PUT).
 """
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -39,33 +45,19 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from p2pdist.api.admin_tools import platform_in, read_json, reference_in, stream_events
 from p2pdist.api.responses import Failure, Refusal, failure_of, json_response
 from p2pdist.errors import BusyError, InvalidInputError, P2PDistError
 from p2pdist.oci.descriptor import Platform
 from p2pdist.oci.errors import ErrorCode
-from p2pdist.oci.platforms import parse_platform
 from p2pdist.oci.reference import Reference
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 64 * 1024
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_PAGE_HEADERS = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-}
-_PAGE = b"""<!doctype html>
-<html lang="en"><title>p2pdist</title>
-<style>body{font:16px/1.6 system-ui,sans-serif;margin:2rem auto;max-width:40rem;padding:0 1rem}</style>
-<h1>p2pdist</h1>
-<p>This agent, as pages for programs:</p>
-<ul>
-<li><a href="/api/v1/status">status</a>, <a href="/api/v1/peers">peers</a>, <a href="/api/v1/images">images</a>,
-<a href="/api/v1/transfers">transfers</a>, <a href="/api/v1/pins">pins</a></li>
-<li><a href="/metrics">metrics</a></li>
-<li><a href="/healthz">healthz</a>, <a href="/readyz">readyz</a></li>
-</ul></html>
-"""
+# By method. A page may POST some types to another origin unasked, but these; and PUT nothing (fetch standard, CORS).
+_BODY_TYPES = {"PUT": "application/octet-stream"}
 
 
 class AdminBackend(Protocol):
@@ -110,13 +102,17 @@ class AdminSettings:
     write_timeout: float = 60.0
 
 
-def build_admin_app(backend: AdminBackend, settings: AdminSettings | None = None) -> web.Application:
-    """The application of the admin listener; run it with ``Listener`` (api/server.py)."""
+AdminPart = Callable[[web.Application], None]
+
+
+def build_admin_app(
+    backend: AdminBackend, settings: AdminSettings | None = None, parts: Sequence[AdminPart] = ()
+) -> web.Application:
+    """The application of the admin listener, with the routes that ``parts`` add; run it with ``Listener``."""
     chosen = settings or AdminSettings()
     guard = _Guard(chosen)
     views, commands = _Views(backend), _Commands(backend, chosen)
     app = web.Application(middlewares=[guard.middleware()], client_max_size=MAX_BODY)
-    app.router.add_get("/", views.page)
     app.router.add_get("/healthz", views.healthz)
     app.router.add_get("/readyz", views.readyz)
     app.router.add_get("/metrics", views.metrics)
@@ -126,6 +122,8 @@ def build_admin_app(backend: AdminBackend, settings: AdminSettings | None = None
     app.router.add_delete("/api/v1/pins", commands.unpin)
     app.router.add_post("/api/v1/gc", commands.collect)
     app.router.add_post("/api/v1/pull", commands.pull)
+    for part in parts:
+        part(app)
     return app
 
 
@@ -194,8 +192,10 @@ def _check_same_origin(request: web.Request, host: str | None) -> None:
         raise _denied("commands are not taken from pages of another origin")
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         raise _denied("commands are not taken from pages of another site")
-    if request.can_read_body and request.content_type != "application/json":
-        raise Refusal(415, ErrorCode.UNSUPPORTED, "send JSON, with Content-Type: application/json")
+    wanted = _BODY_TYPES.get(request.method, "application/json")
+    if request.can_read_body and request.content_type != wanted:
+        what = "JSON" if wanted.endswith("json") else "bytes"
+        raise Refusal(415, ErrorCode.UNSUPPORTED, f"send {what}, with Content-Type: {wanted}")
 
 
 def _denied(message: str) -> Refusal:
@@ -212,9 +212,6 @@ class _Views:
 
     def __init__(self, backend: AdminBackend) -> None:
         self._backend = backend
-
-    async def page(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(body=_PAGE, headers=_PAGE_HEADERS)
 
     async def healthz(self, request: web.Request) -> web.StreamResponse:
         return json_response({"status": "ok"})
@@ -252,10 +249,10 @@ class _Commands:
         self._pulls = 0
 
     async def pin(self, request: web.Request) -> web.StreamResponse:
-        return json_response(await self._backend.pin(_reference_in(await self._body(request))))
+        return json_response(await self._backend.pin(reference_in(await self._body(request))))
 
     async def unpin(self, request: web.Request) -> web.StreamResponse:
-        return json_response(await self._backend.unpin(_reference_in(await self._body(request))))
+        return json_response(await self._backend.unpin(reference_in(await self._body(request))))
 
     async def collect(self, request: web.Request) -> web.StreamResponse:
         target = (await self._body(request)).get("target")
@@ -265,75 +262,15 @@ class _Commands:
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         body = await self._body(request)
-        reference, platform = _reference_in(body), _platform_in(body)
+        reference, platform = reference_in(body), platform_in(body)
         if self._pulls >= self._settings.max_pulls:
             raise BusyError(f"{self._pulls} pulls are in progress already; try again when one is done", 5.0)
         self._pulls += 1
         try:
             async with aclosing(self._backend.pull(reference, platform)) as events:
-                return await self._stream(request, events)
+                return await stream_events(request, events, self._settings.write_timeout)
         finally:
             self._pulls -= 1
 
-    async def _stream(
-        self, request: web.Request, events: AsyncGenerator[dict[str, Any], None]
-    ) -> web.StreamResponse:
-        """The events as lines. What fails before the first is answered as an error, afterwards as an event."""
-        event = await anext(events, None)
-        response = web.StreamResponse(
-            headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
-        )
-        try:
-            await response.prepare(request)
-            while event is not None:
-                await self._write(response, event)
-                event = await self._next(events)
-            await response.write_eof()
-        except (OSError, TimeoutError):  # the client left, or does not read: the pull ends with it
-            if request.transport is not None:
-                request.transport.abort()
-        return response
-
-    async def _next(self, events: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any] | None:
-        try:
-            return await anext(events, None)
-        except Exception as error:
-            if not isinstance(error, P2PDistError):
-                logger.exception("fault during a pull")
-            return {"event": "error", "message": failure_of(error).message}
-
-    async def _write(self, response: web.StreamResponse, event: dict[str, Any]) -> None:
-        line = json.dumps(event, separators=(",", ":"), default=str).encode() + b"\n"
-        async with asyncio.timeout(self._settings.write_timeout):
-            await response.write(line)
-
     async def _body(self, request: web.Request) -> dict[str, Any]:
-        """The JSON object that was sent; {} for none. Bounded in size and time."""
-        try:
-            async with asyncio.timeout(self._settings.body_timeout):
-                data = await request.read()
-        except TimeoutError as error:
-            raise Refusal(408, ErrorCode.UNSUPPORTED, "the request's body did not arrive in time") from error
-        try:
-            body = json.loads(data) if data.strip() else {}
-        except (ValueError, RecursionError) as error:
-            raise InvalidInputError("the request's body is not JSON") from error
-        if not isinstance(body, dict):
-            raise InvalidInputError("the request's body must be a JSON object")
-        return body
-
-
-def _reference_in(body: dict[str, Any]) -> Reference:
-    text = body.get("reference")
-    if not isinstance(text, str):
-        raise InvalidInputError('"reference" must name an image, such as "docker.io/library/nginx:1.27"')
-    return Reference.parse(text)
-
-
-def _platform_in(body: dict[str, Any]) -> Platform | None:
-    text = body.get("platform")
-    if text is None or text == "":
-        return None
-    if not isinstance(text, str):
-        raise InvalidInputError('"platform" must be a text, such as "linux/arm64"')
-    return parse_platform(text)
+        return await read_json(request, self._settings.body_timeout)

@@ -30,6 +30,7 @@ from p2pdist.api.peer_gate import CREDENTIALS, HELLO_PATH, Gate
 from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, send_file
 from p2pdist.api.swarm_inbox import PATH as SWARM_PATH
 from p2pdist.api.swarm_inbox import SwarmDoor
+from p2pdist.api.warm import WarmDoor
 from p2pdist.clock import Clock
 from p2pdist.errors import BusyError, InvalidInputError, P2PDistError
 from p2pdist.oci.digest import Digest
@@ -86,6 +87,7 @@ def build_peer_app(
     pace: Pace | None = None,
     partials: Partials | None = None,
     inbox: SwarmInbox | None = None,
+    warm: WarmDoor | None = None,
 ) -> web.Application:
     """The application of the peer listener; ``pace`` holds the upload limit (see ``send_file``).
 
@@ -103,6 +105,8 @@ def build_peer_app(
     app.router.add_get(HELLO_PATH, handlers.hello, allow_head=False)
     if inbox is not None:
         app.router.add_post(SWARM_PATH, SwarmDoor(inbox, auth).receive)
+    if warm is not None:
+        warm.register(app)
     return app
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from p2pdist.cli.errors import AgentUnreachableError, CommandError
 from p2pdist.config.model import ListenAddress
@@ -35,44 +35,75 @@ class AdminClient:
     def address(self) -> str:
         return str(ListenAddress(self._host, self._port))
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, query: dict[str, str] | None = None) -> Any:
         """The JSON under ``/api/v1/``."""
-        return self._call("GET", path, None)
+        asked = "?" + urlencode(query, safe="/:@") if query else ""
+        return self._call("GET", path + asked, None)
 
-    def send(self, method: str, path: str, body: dict[str, Any]) -> Any:
+    def send(
+        self, method: str, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> Any:
         """POST or DELETE with a JSON body."""
-        return self._call(method, path, body)
+        return self._call(method, path, body, headers)
 
-    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def upload(self, path: str, size: int, chunks: Iterable[bytes], headers: Mapping[str, str]) -> Any:
+        """PUT ``size`` bytes as they come. What the iterator raises passes through."""
+        own = {**headers, "Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        with self._exchange("PUT", path, _Body(chunks), own, STREAM_TIMEOUT) as response:
+            data = self._read(lambda: response.read(MAX_ANSWER + 1))
+        return self._parse(data) if data.strip() else {}
+
+    def stream(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """POST, then the answer's events (one JSON object per line) as they come."""
-        with self._request("POST", path, body, STREAM_TIMEOUT) as response:
+        with self._request("POST", path, body, STREAM_TIMEOUT, headers) as response:
             while line := self._read(lambda: response.readline(MAX_EVENT + 1)):
                 if line.strip():
                     event = self._parse(line)
                     if isinstance(event, dict):
                         yield event
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        with self._request(method, path, body, TIMEOUT) as response:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        with self._request(method, path, body, TIMEOUT, headers) as response:
             data = self._read(lambda: response.read(MAX_ANSWER + 1))
         if len(data) > MAX_ANSWER:
             raise CommandError(f"the agent at {self.address} answered more than {MAX_ANSWER} bytes")
         return self._parse(data) if data.strip() else {}
 
-    @contextmanager
     def _request(
-        self, method: str, path: str, body: dict[str, Any] | None, timeout: float
-    ) -> Iterator[http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
-        headers = {"Accept": "application/json", "Connection": "close"}
-        payload = None
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        timeout: float,
+        extra: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[http.client.HTTPResponse]:
+        headers, payload = dict(extra or {}), None
         if body is not None:
             payload, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        return self._exchange(method, path, payload, headers, timeout)
+
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, payload: bytes | _Body | None, headers: dict[str, str], timeout: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
+        own = {"Accept": "application/json", "Connection": "close"}
+        url = f"/api/v1/{quote(path, safe='/?=&%:@+')}"
         try:
             try:
-                connection.request(method, f"/api/v1/{quote(path, safe='/?=&')}", payload, headers)
+                _send(connection, method, url, payload, {**own, **headers})
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
+                if isinstance(payload, _Body) and payload.error is error:
+                    raise
                 raise self._unreachable(error) from error
             if response.status >= 400:
                 raise self._refused(response)
@@ -119,6 +150,36 @@ class AdminClient:
         return CommandError(
             message or f"the agent at {self.address} answered {response.status} {response.reason}"
         )
+
+
+class _Body:
+    """Chunks to send; what reading them raises is kept apart from what sending them raises."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._chunks
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _send(
+    connection: http.client.HTTPConnection,
+    method: str,
+    url: str,
+    payload: bytes | _Body | None,
+    headers: dict[str, str],
+) -> None:
+    try:
+        connection.request(method, url, payload, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        # Who refuses a body answers before it has it all, and hangs up: the answer tells more than the break.
+        if not isinstance(payload, _Body) or payload.error is not None:
+            raise
 
 
 def error_message(answer: Any) -> str:

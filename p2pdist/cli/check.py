@@ -13,7 +13,14 @@ from rich.text import Text
 
 from p2pdist.cli.admin_client import AdminClient
 from p2pdist.cli.checks.finding import Finding, Level, fail, ok, warn
-from p2pdist.cli.checks.local import check_clock, check_data_dir, check_open_files, check_ports, check_tls
+from p2pdist.cli.checks.local import (
+    check_clock,
+    check_containerd,
+    check_data_dir,
+    check_open_files,
+    check_ports,
+    check_tls,
+)
 from p2pdist.cli.checks.network import check_network
 from p2pdist.cli.errors import ExitCode
 from p2pdist.cli.options import config_file, config_option, json_option
@@ -66,6 +73,7 @@ def run_checks(file: Path | None, *, offline: bool) -> Iterator[Finding]:
     yield _check_key(config)
     yield from check_tls(config)
     yield from check_data_dir(config)
+    yield from check_containerd(config)
     yield from check_ports(config, running_agent(config))
     yield check_clock()
     yield check_open_files()

@@ -1,4 +1,4 @@
-"""``p2pdist status``, ``peers`` and ``images``: what the running agent says about itself.
+"""``p2pdist status`` and ``peers``: what the running agent says about itself.
 
 Rule: a field that an older or newer agent does not send is shown as "-", never an error.
 """
@@ -12,7 +12,10 @@ from typing import Any
 import click
 from rich.text import Text
 
-from p2pdist.cli.options import admin_client, agent_options, json_option
+from p2pdist.cli import bundle as bundles
+from p2pdist.cli.admin_client import AdminClient
+from p2pdist.cli.errors import ExitCode
+from p2pdist.cli.options import admin_client, agent_options, config_file, json_option
 from p2pdist.cli.output import clean, console, emit_json, human_bytes, human_seconds, percent, print_table
 
 
@@ -20,20 +23,39 @@ from p2pdist.cli.output import clean, console, emit_json, human_bytes, human_sec
     epilog="""\b
 Examples:
   p2pdist status
-  p2pdist status --json | jq .store"""
+  p2pdist status --json | jq .store
+  p2pdist status --bundle p2pdist.tar.gz     all that helps to find a fault, in one file, without secrets"""
 )
 @json_option
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a debug bundle (tar.gz): status, peers, images, metrics, configuration, log lines; no secrets.",
+)
 @agent_options
-def status(as_json: bool, admin: str | None, config: Path | None) -> None:
+def status(as_json: bool, bundle: Path | None, admin: str | None, config: Path | None) -> int:
     """Show this agent: savings, peers, transfers in flight, store use."""
     client = admin_client(admin, config)
+    if bundle is not None:
+        return _write_bundle(client, config, bundle)
     answer = client.get("status")
     if as_json:
         emit_json(answer)
-        return
+        return ExitCode.OK
     width = 14
     for label, value in status_lines(answer if isinstance(answer, dict) else {}):
         console().print(Text.assemble((f"{label:<{width}}", "bold"), clean(value)))
+    return ExitCode.OK
+
+
+def _write_bundle(client: AdminClient, config: Path | None, target: Path) -> int:
+    files, missing = bundles.collect(client, config_file(config))
+    bundles.write(target, files)
+    click.echo(f"wrote {target}: {', '.join(sorted(files))}")
+    for line in missing:
+        click.echo(f"p2pdist: not in it: {clean(line)}", err=True)
+    return ExitCode.OK if "status.json" in files else ExitCode.UNREACHABLE
 
 
 def status_lines(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -48,6 +70,8 @@ def status_lines(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "peers", str(_count(answer.get("peers")))
     yield "in flight", f"{_count(answer.get('transfers'))} transfers"
     yield "store", _store(_table(answer, "store"))
+    if "containerd" in answer:
+        yield "containerd", _containerd(_table(answer, "containerd"))
     yield "to clients", _sources(_table(answer, "client_bytes"))
     client = _table(answer, "client_bytes")
     total = sum(_number(value) for value in client.values())
@@ -89,42 +113,6 @@ def peers(as_json: bool, admin: str | None, config: Path | None) -> None:
         click.echo("No peers: this agent is alone, or has not met another yet (see p2pdist check).", err=True)
 
 
-@click.command()
-@json_option
-@agent_options
-def images(as_json: bool, admin: str | None, config: Path | None) -> None:
-    """List the images this host's store holds."""
-    answer = admin_client(admin, config).get("images")
-    if as_json:
-        emit_json(answer)
-        return
-    rows = entries(answer, "images")
-    print_table(
-        ("IMAGE", "DIGEST", "SIZE", "HELD", "PLATFORMS", "RESOLVED", "PIN"),
-        [_image_row(row) for row in rows],
-        right=("SIZE", "HELD"),
-    )
-    if not rows:
-        click.echo("No images yet: pull one through the mirror, or with p2pdist pull.", err=True)
-
-
-def _image_row(row: dict[str, Any]) -> tuple[str, ...]:
-    digest = str(row.get("digest", "-")).partition(":")[2][:12] or "-"
-    size, held = row.get("size"), row.get("held")
-    complete = "all" if row.get("complete") is True else percent(_number(held), _number(size))
-    platforms = row.get("platforms")
-    age = human_seconds(row.get("age"))
-    return (
-        str(row.get("reference", "-")),
-        digest,
-        human_bytes(size),
-        complete,
-        ", ".join(map(str, platforms)) if isinstance(platforms, list) else "-",
-        f"{age} ago" if age != "-" else str(row.get("resolved_at", "-")),
-        "pinned" if row.get("pinned") else "",
-    )
-
-
 def entries(answer: Any, name: str) -> list[dict[str, Any]]:
     """The list in an answer, whether it is the answer or stands under its name."""
     rows = answer.get(name) if isinstance(answer, dict) else answer
@@ -144,6 +132,12 @@ def _store(store: dict[str, Any]) -> str:
     committed, quota = store.get("committed"), store.get("quota")
     used = percent(_number(committed), _number(quota))
     return f"{human_bytes(committed)} of {human_bytes(quota)} ({used}), {store.get('blobs', '-')} blobs"
+
+
+def _containerd(content: dict[str, Any]) -> str:
+    text = f"{content.get('blobs', '-')} blobs, {human_bytes(content.get('size'))}, seeded from its own store"
+    unchecked = content.get("unchecked")
+    return f"{text}; {unchecked} to be checked" if unchecked else text
 
 
 def _sources(table: dict[str, Any]) -> str:

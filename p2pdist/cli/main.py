@@ -19,9 +19,14 @@ from p2pdist.cli.check import check
 from p2pdist.cli.cluster import cluster
 from p2pdist.cli.demo.command import demo
 from p2pdist.cli.errors import CommandError, ExitCode
-from p2pdist.cli.inspect import images, peers, status
+from p2pdist.cli.image_history import history
+from p2pdist.cli.image_import import import_image
+from p2pdist.cli.images import images
+from p2pdist.cli.inspect import peers, status
 from p2pdist.cli.manage import gc, pin, pins, unpin
 from p2pdist.cli.pull import pull
+from p2pdist.cli.setup.command import setup
+from p2pdist.cli.usage import df, diff
 from p2pdist.errors import ConfigError, P2PDistError
 
 
@@ -66,7 +71,25 @@ def cli(state: State, debug: bool) -> None:
     state.debug = debug
 
 
-for command in (agent, demo, pull, status, peers, images, pin, unpin, pins, gc, cluster, check):
+for command in (
+    agent,
+    demo,
+    pull,
+    import_image,
+    status,
+    peers,
+    images,
+    history,
+    df,
+    diff,
+    pin,
+    unpin,
+    pins,
+    gc,
+    cluster,
+    setup,
+    check,
+):
     cli.add_command(command)
 
 

@@ -23,6 +23,13 @@ def parse_reference(context: click.Context, parameter: click.Parameter, value: s
         ) from None
 
 
+def optional_reference(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Reference | None:
+    """Click's callback for a REF argument that may be left out."""
+    return None if value is None else parse_reference(context, parameter, value)
+
+
 reference_argument = click.argument("reference", metavar="REF", callback=parse_reference)
 
 

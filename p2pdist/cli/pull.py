@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from p2pdist.cli.errors import CommandError
+from p2pdist.cli.everywhere import pull_everywhere
 from p2pdist.cli.manage import reference_argument
-from p2pdist.cli.options import admin_client, agent_options
-from p2pdist.cli.output import clean, console, human_bytes
+from p2pdist.cli.options import admin_client, agent_options, token_header
+from p2pdist.cli.output import clean, human_bytes
+from p2pdist.cli.progress import Show, pass_on, showing
 from p2pdist.oci.reference import Reference
-
-
-class Show(Protocol):
-    """One way to show layers arriving."""
-
-    def layer(self, name: str, size: int, received: int, source: str) -> None: ...
-
-
-class Bars:
-    """A bar per layer, on a terminal."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def layer(self, name: str, size: int, received: int, source: str) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=size, source="")
-        self._progress.update(self._tasks[name], completed=received, total=size or None, source=source)
-
-
-class Lines:
-    """A line per finished layer, for logs and pipes."""
-
-    def __init__(self) -> None:
-        self._done: set[str] = set()
-
-    def layer(self, name: str, size: int, received: int, source: str) -> None:
-        if received >= size and name not in self._done:
-            self._done.add(name)
-            click.echo(f"{name}  {human_bytes(size)}" + (f"  from {source}" if source else ""))
 
 
 @click.command(
@@ -55,16 +22,30 @@ class Lines:
 Examples:
   p2pdist pull nginx                                  docker.io/library/nginx:latest
   p2pdist pull ghcr.io/org/app:v3 --platform linux/arm64
-  p2pdist pull registry.k8s.io/pause@sha256:... --json | jq ."""
+  p2pdist pull registry.k8s.io/pause@sha256:... --json | jq .
+  p2pdist pull --everywhere ghcr.io/org/app:v3        every agent of the cluster, as one swarm
+  p2pdist pull --zone rack-7 ghcr.io/org/app:v3       every agent of that zone
+\b
+--everywhere and --zone need root, or the agent's user; exit code 1 when a host has failed."""
 )
 @reference_argument
 @click.option(
     "--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of an index [default: this host's]."
 )
+@click.option(
+    "--everywhere", is_flag=True, help="Have every agent of the cluster fetch it, at the same time."
+)
+@click.option("--zone", metavar="ZONE", help="Have every agent of this zone fetch it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the agent's events, one JSON object per line.")
 @agent_options
 def pull(
-    reference: Reference, platform: str | None, as_json: bool, admin: str | None, config: Path | None
+    reference: Reference,
+    platform: str | None,
+    everywhere: bool,
+    zone: str | None,
+    as_json: bool,
+    admin: str | None,
+    config: Path | None,
 ) -> None:
     """Fetch an image into the store through the running agent."""
     body: dict[str, Any] = {"reference": str(reference)}
@@ -74,11 +55,16 @@ def pull(
                 f"--platform {platform!r} is not OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64"
             )
         body["platform"] = platform
-    events = admin_client(admin, config).stream("pull", body)
-    if as_json:
-        _pass_on(events)
+    client = admin_client(admin, config)
+    if everywhere or zone is not None:
+        body |= {} if zone is None else {"zone": zone}
+        pull_everywhere(reference, client.stream("warm", body, token_header(config)), as_json)
         return
-    with _show() as show:
+    events = client.stream("pull", body)
+    if as_json:
+        pass_on(events)
+        return
+    with showing() as show:
         done = follow(events, show)
     click.echo(summary(reference, done))
 
@@ -124,33 +110,6 @@ def summary(reference: Reference, done: dict[str, Any]) -> str:
         ]
         parts += split or ["all from the store"]
     return ", ".join(parts)
-
-
-@contextmanager
-def _show() -> Iterator[Show]:
-    if not sys.stdout.isatty():
-        yield Lines()
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("{task.fields[source]}", markup=False),
-    )
-    with Progress(*columns, console=console()) as progress:
-        yield Bars(progress)
-
-
-def _pass_on(events: Iterable[dict[str, Any]]) -> None:
-    last: dict[str, Any] = {}
-    for last in events:
-        sys.stdout.write(json.dumps(last) + "\n")
-        sys.stdout.flush()
-    if last.get("event") != "done":
-        raise CommandError(
-            clean(last.get("message") or "the agent ended the pull without saying how it went")
-        )
 
 
 def _count(value: Any) -> int:

@@ -46,6 +46,7 @@ class PeerConfig:
     cluster_key_file: Path | None = None
     insecure_open_cluster: bool = False
     max_uploads: int = 16
+    accept_warm_up: bool = True
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     tls_ca_file: Path | None = None
@@ -59,6 +60,7 @@ class AdminConfig:
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
     max_size: int = 50 * GIB
+    containerd_content: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,12 @@ PEER = Section(
         ),
         Key("max_uploads", values.integer(1, 4096), "Uploads to peers at once.", "16"),
         Key(
+            "accept_warm_up",
+            values.BOOL,
+            "Fetch an image when another agent asks for it (`p2pdist pull --everywhere REF`); `false` refuses.",
+            "true",
+        ),
+        Key(
             "tls_cert_file",
             values.FILE,
             "This agent's certificate (PEM), to use TLS between peers.",
@@ -190,6 +196,13 @@ STORE = Section(
             values.size(MIB),
             "Most bytes of blobs, complete and partial; least recently used ones go first.",
             '"50GiB"',
+        ),
+        Key(
+            "containerd_content",
+            values.FILE,
+            "containerd's content store, to seed from without a copy; it is only read. What is in it is shared with the "
+            'cluster: see docs/security.md. "": off.',
+            '"/var/lib/containerd/io.containerd.content.v1.content"',
         ),
     ),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -93,6 +93,15 @@ class PeerHello:
     name: str
     zone: str
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A small answer to a command: what a proven peer said."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class HttpPeers:
@@ -196,6 +205,18 @@ class HttpPeers:
                 raise ProtocolError(f"{endpoint} answered {response.status} to hello")
             texts = [unquote(response.headers.get(f"P2PDist-{part}", ""))[:128] for part in _HELLO_PARTS]
             return PeerHello(_sender(response), *texts)
+
+    async def ask(self, peer: PeerId, endpoints: tuple[Endpoint, ...], target: Target, limit: int) -> Answer:
+        """A small answer, whatever its status; its body is not covered by the seal. Errors as in the port."""
+        async with self._exchange(peer, endpoints, target) as response:
+            if content_length(response) > limit:
+                raise ProtocolError(f"peer {peer.short} answered {target.path[:100]} at too great a length")
+            try:
+                async with asyncio.timeout(self._settings.progress_timeout):
+                    body = await response.read()
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                raise UnreachableError(f"peer {peer.short} broke off: {error!r}"[:300]) from error
+            return Answer(response.status, response.headers, body)
 
     async def push(
         self, provider: Provider, path: str, body: Callable[[Credentials], AsyncIterator[bytes]]

@@ -20,6 +20,7 @@ from pathlib import Path
 from p2pdist.errors import InvalidInputError, StoreError, StoreFullError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Reference, Repository
+from p2pdist.store import tags as bounds
 from p2pdist.store.index import parse_reference_key, reference_key
 from p2pdist.store.layout import RECORD_MODE
 from p2pdist.store.port import TagEntry
@@ -184,6 +185,14 @@ class Catalog:
         )
         return _tag_entries(rows)
 
+    def history_of_tag(self, repository: Repository, tag: str) -> list[TagEntry]:
+        """All that is kept of what a tag pointed at, newest first."""
+        rows = self._query(
+            f"SELECT {_TAG_COLUMNS} FROM tags WHERE repository = ? AND tag = ? ORDER BY id DESC LIMIT ?",  # noqa: S608
+            (str(repository), tag, MAX_HISTORY),
+        )
+        return _tag_entries(rows)
+
     def append_tag(self, entry: TagEntry, forgotten: TagKey | None = None) -> None:
         """A tag points at another digest than before; ``forgotten`` is a tag to drop."""
         name = (str(entry.repository), entry.tag)
@@ -195,6 +204,7 @@ class Catalog:
                 "(SELECT id FROM tags WHERE repository = ? AND tag = ? ORDER BY id DESC LIMIT ?)",
                 (*name, *name, MAX_HISTORY),
             )
+            connection.execute(_TRIM_TAGS, (bounds.MAX_RESOLUTIONS,))
             if forgotten is not None:
                 connection.execute(
                     "DELETE FROM tags WHERE repository = ? AND tag = ?", (str(forgotten[0]), forgotten[1])
@@ -252,11 +262,27 @@ class Catalog:
         )
         return int(str(rows[0][0])) if rows else None
 
+    def repositories(self, digest: Digest) -> list[Repository]:
+        """Those that the blob is linked to."""
+        found = []
+        for (name,) in self._query("SELECT repository FROM links WHERE digest = ?", (str(digest),)):
+            registry, _, path = str(name).partition("/")
+            with suppress(InvalidInputError):
+                found.append(Repository.of(registry, path))
+        return found
+
     def close(self) -> None:
         self._connection.close()
 
 
 _TAG_COLUMNS = "repository, tag, digest, media_type, size, first_seen, resolved_at"
+# The oldest resolutions beyond the bound; a tag's newest one is what it points at now, and stays.
+_TRIM_TAGS = """
+    DELETE FROM tags WHERE id IN (
+        SELECT id FROM tags WHERE id NOT IN (SELECT max(id) FROM tags GROUP BY repository, tag)
+        ORDER BY id LIMIT max(0, (SELECT count(*) FROM tags) - ?)
+    )
+"""
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

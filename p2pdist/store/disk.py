@@ -338,6 +338,10 @@ class DiskStore:
         entry = self._accounts.get(digest)
         return entry.size if entry else await self._catalog_hops.run(self._catalog.known_size, digest)
 
+    async def repositories(self, digest: Digest) -> list[Repository]:
+        self._require_open()
+        return await self._catalog_hops.run(self._catalog.repositories, digest)
+
     async def record_tag(self, entry: TagEntry) -> None:
         self._require_open()
         await self._hops.whole(self._tags.record(entry))
@@ -348,6 +352,10 @@ class DiskStore:
     async def tags(self, repository: Repository | None = None, *, history: bool = False) -> list[TagEntry]:
         self._require_open()
         return await self._tags.entries(repository, history=history)
+
+    async def tag_history(self, repository: Repository, tag: str) -> list[TagEntry]:
+        self._require_open()
+        return await self._tags.history_of(repository, tag)
 
     async def pin(self, reference: Reference, digests: Iterable[Digest]) -> None:
         self._require_open()

@@ -61,6 +61,9 @@ class DiskTags:
             return await self._catalog_hops.run(self._catalog.tag_history, repository)
         return self._book.newest(repository)
 
+    async def history_of(self, repository: Repository, tag: str) -> list[TagEntry]:
+        return await self._catalog_hops.run(self._catalog.history_of_tag, repository, tag)
+
     def targets(self) -> set[Digest]:
         return self._book.targets()
 

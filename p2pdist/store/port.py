@@ -180,6 +180,9 @@ class Store(Protocol):
     async def known_size(self, digest: Digest) -> int | None:
         """A blob's size as committed, or as learned by ``link``."""
 
+    async def repositories(self, digest: Digest) -> list[Repository]:
+        """Those that this blob is known, by ``link``, to belong to; the oldest links are forgotten."""
+
     async def record_tag(self, entry: TagEntry) -> None:
         """Remember a resolution; the same digest as the newest one refreshes it, another one is appended."""
 
@@ -188,6 +191,9 @@ class Store(Protocol):
 
     async def tags(self, repository: Repository | None = None, *, history: bool = False) -> list[TagEntry]:
         """Newest resolution of each tag (with ``history`` all of them), newest first; at most 10,000."""
+
+    async def tag_history(self, repository: Repository, tag: str) -> list[TagEntry]:
+        """What one tag pointed at, newest first; at most 100. [] for a tag that was never resolved here."""
 
     async def pin(self, reference: Reference, digests: Iterable[Digest]) -> None:
         """Keep these blobs, besides those of earlier calls, from eviction until ``unpin(reference)``."""

@@ -1,7 +1,9 @@
 """What tags point at now: pure, and shared by the stores.
 
 Rules: a resolution with the digest that the tag has already refreshes it and keeps its ``first_seen``; any other digest
-becomes the newest. At most ``MAX_TAGS`` tags are kept; the one that was resolved longest ago is forgotten first.
+becomes the newest. At most ``MAX_TAGS`` tags are kept; the one that was resolved longest ago is forgotten first. Of what
+they pointed at, the stores keep ``MAX_HISTORY`` resolutions a tag and ``MAX_RESOLUTIONS`` in all; the oldest go first,
+and never the newest one of a tag.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from p2pdist.store.port import TagEntry
 
 MAX_TAGS = 10_000
 MAX_HISTORY = 100
+MAX_RESOLUTIONS = 50_000
 
 TagKey = tuple[Repository, str]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -137,6 +137,9 @@ class Metrics:
             self._sent_bytes.labels(to)
         for kind in ("fetch", "client"):
             self._active.labels(kind)
+        for kind in PULL_KINDS:
+            for source in SOURCES:
+                self._pull_seconds.labels(kind, source)
 
     # -- to clients: api.registry.RegistryHooks --
 
@@ -231,6 +234,16 @@ class Metrics:
                 int(each.value) for metric in self._saved_bytes.collect() for each in metric.samples
             ),
         }
+
+    def by_registry(self) -> list[dict[str, Any]]:
+        """Bytes given to runtimes, for each configured registry and "other": {registry, store, peer, upstream}."""
+        rows: dict[str, dict[str, Any]] = {}
+        for sample in (each for metric in self._client_bytes.collect() for each in metric.samples):
+            name, source = sample.labels["registry"], sample.labels["source"]
+            if sample.name.endswith("_total") and source in SOURCES:
+                row = rows.setdefault(name, {"registry": name, **dict.fromkeys(SOURCES, 0)})
+                row[source] = int(sample.value)
+        return sorted(rows.values(), key=lambda row: str(row["registry"]))
 
     def _counters_for(self, registry: str, source: str) -> tuple[Counter, ...]:
         """What a delivered byte is counted in; looked up once, since this is called for every span of every body."""

@@ -11,6 +11,7 @@ not compress, so a layer's size on the wire is its size; big layers are written 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,8 +130,18 @@ def build_image(
     platform: Platform = AMD64,
     flavour: Flavour = "oci",
     command: Sequence[str] = (),
+    onto: Image | None = None,
 ) -> Image:
-    """An image of these layers, base first; its history names each layer, and one step (the command) without one."""
+    """An image of these layers, base first; its history names each layer, and one step (the command) without one.
+
+    With ``onto``, an image of the first of these layers, it is as a build that starts from it and adds the others: one
+    step more for each of them.
+    """
+    steps = _history_of(onto) if onto else []
+    own = layers[len(onto.layers) :] if onto else layers
+    steps += [{"created": CREATED, "created_by": layer.created_by} for layer in own]
+    if onto is None:
+        steps.append({"created": CREATED, "created_by": f"CMD {list(command)}", "empty_layer": True})
     config = encode(
         {
             "created": CREATED,
@@ -139,10 +150,7 @@ def build_image(
             **({"variant": platform.variant} if platform.variant else {}),
             "config": {"Env": ["PATH=/bin:/usr/bin"], "Cmd": list(command) or None},
             "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
-            "history": [
-                *({"created": CREATED, "created_by": layer.created_by} for layer in layers),
-                {"created": CREATED, "created_by": f"CMD {list(command)}", "empty_layer": True},
-            ],
+            "history": steps,
         }
     )
     manifest = encode(
@@ -158,6 +166,12 @@ def build_image(
     blobs: dict[Digest, BlobSource] = {layer.digest: layer.source for layer in layers}
     blobs[Digest.of(config)] = config
     return Image(name, tag, _MANIFEST_TYPE[flavour], manifest, platform, tuple(layers), blobs)
+
+
+def _history_of(image: Image) -> list[object]:
+    config = image.blobs[Digest.parse(json.loads(image.manifest)["config"]["digest"])]
+    assert isinstance(config, bytes)
+    return list(json.loads(config)["history"])
 
 
 def build_index(name: str, tag: str, images: Sequence[Image], *, flavour: Flavour = "oci") -> Image:

@@ -21,6 +21,7 @@ from p2pdist.oci.manifest import parse_manifest
 from p2pdist.oci.reference import Reference, Repository
 from p2pdist.retention.policy import reachable
 from p2pdist.retention.ranges import RangeSet
+from p2pdist.store import tags as bounds
 from p2pdist.store.accounts import Accounts, Entry
 from p2pdist.store.hops import Turns
 from p2pdist.store.port import BlobInfo, BlobReader, Ingest, TagEntry, Usage
@@ -318,6 +319,9 @@ class MemoryStore:
         sizes = [size for size in self._links.get(digest, {}).values() if size is not None]
         return sizes[-1] if sizes else None
 
+    async def repositories(self, digest: Digest) -> list[Repository]:
+        return list(self._links.get(digest, {}))
+
     async def record_tag(self, entry: TagEntry) -> None:
         recorded = self._book.record(entry)
         history = self._history.setdefault((entry.repository, entry.tag), [])
@@ -327,6 +331,17 @@ class MemoryStore:
         del history[:-MAX_HISTORY]
         if recorded.forgotten is not None:
             del self._history[recorded.forgotten]
+        if recorded.moved:
+            self._trim_history()
+
+    def _trim_history(self) -> None:
+        """The oldest resolutions beyond the bound go; a tag's newest one stays."""
+        superseded = [
+            (entry.resolved_at, key) for key, entries in self._history.items() for entry in entries[:-1]
+        ]
+        excess = len(self._history) + len(superseded) - bounds.MAX_RESOLUTIONS
+        for _, key in sorted(superseded, key=lambda item: item[0])[: max(0, excess)]:
+            del self._history[key][0]
 
     async def tag(self, repository: Repository, tag: str) -> TagEntry | None:
         return self._book.get(repository, tag)
@@ -340,6 +355,9 @@ class MemoryStore:
             if repository in (None, key[0])
             for entry in reversed(entries)
         )
+
+    async def tag_history(self, repository: Repository, tag: str) -> list[TagEntry]:
+        return list(reversed(self._history.get((repository, tag), [])))
 
     async def pin(self, reference: Reference, digests: Iterable[Digest]) -> None:
         self._accounts.pin(reference, digests)

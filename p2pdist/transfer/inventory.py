@@ -4,94 +4,102 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pdist.errors import InvalidInputError, NotFoundError
 from p2pdist.oci.digest import Digest
-from p2pdist.oci.manifest import MAX_MANIFEST, Manifest, parse_manifest
+from p2pdist.oci.manifest import Manifest
+from p2pdist.oci.media_types import IMAGE_CONFIGS, essence
 from p2pdist.oci.reference import Reference
 from p2pdist.store.port import Store, TagEntry
+from p2pdist.transfer.held_images import digest_of, held_manifest, not_held, platform_of
+
+MAX_PLATFORMS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What a manifest reaches: every digest with its size, and which of them are held. ``platforms`` are those held
-    whole, or in part."""
+    whole, or in part; ``bare`` is an index none of whose manifests is here."""
 
     sizes: dict[Digest, int]
     held: dict[Digest, int]
     platforms: tuple[str, ...]
+    bare: bool = False
 
     @property
     def complete(self) -> bool:
-        return self.sizes.keys() == self.held.keys()
+        return not self.bare and self.sizes.keys() == self.held.keys()
 
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """One tag, with what it reaches here. A platform of an index that was never pulled counts for nothing."""
+    """One tag, with what it reaches here. A platform of an index that was never pulled counts for nothing.
+    ``pulled_at`` is when its manifest came into the store, wall-clock seconds."""
 
     tag: TagEntry
     contents: Contents
+    pulled_at: float
 
 
 class Inventory:
-    """Reads the store; see the module."""
+    """Reads the store; see the module. Platforms of configs are remembered, since they are asked for at each look."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._platforms: dict[Digest, str] = {}
 
-    async def images(self) -> list[ImageEntry]:
-        """Every tag whose manifest is held, newest resolution first."""
-        found = []
+    async def images(self, most: int | None = None) -> list[ImageEntry]:
+        """Every tag whose manifest is held, newest resolution first; with ``most`` no more than so many."""
+        found: list[ImageEntry] = []
         for entry in await self._store.tags():
-            contents = await self.contents(entry.digest)
-            if contents is not None:
-                found.append(ImageEntry(entry, contents))
+            if len(found) == most:
+                break
+            contents, info = await self.contents(entry.digest), await self._store.stat(entry.digest)
+            if contents is not None and info is not None:
+                found.append(ImageEntry(entry, contents, info.committed_at))
         return found
 
     async def contents(self, digest: Digest) -> Contents | None:
         """What a manifest or index reaches; None when it is not held."""
-        manifest, size = await self._manifest(digest)
-        if manifest is None:
+        top = await held_manifest(self._store, digest)
+        if top is None:
             return None
-        sizes, held, platforms = {digest: size}, {digest: size}, []
-        for child in manifest.children():
-            inner, inner_size = await self._manifest(child.digest)
+        sizes, held, platforms = {digest: top.size}, {digest: top.size}, []
+        bare = bool(top.manifest.children())
+        for child in top.manifest.children():
+            inner = await held_manifest(self._store, child.digest)
             if inner is None:
                 continue
-            sizes[child.digest] = held[child.digest] = inner_size
+            bare = False
+            sizes[child.digest] = held[child.digest] = inner.size
             platforms.append(str(child.platform) if child.platform else "")
-            await self._add_blobs(inner, sizes, held)
-        await self._add_blobs(manifest, sizes, held)
-        return Contents(sizes, held, tuple(sorted(filter(None, platforms))))
+            await self._add_blobs(inner.manifest, sizes, held)
+        await self._add_blobs(top.manifest, sizes, held)
+        if not top.manifest.children():
+            platforms.append(await self._platform(top.manifest))
+        return Contents(sizes, held, tuple(sorted(filter(None, platforms))), bare)
 
     async def held_of(self, reference: Reference) -> Contents:
         """What a reference reaches here; raises NotFoundError when this store knows nothing of it."""
-        digest = reference.digest
-        if digest is None:
-            assert reference.tag is not None
-            entry = await self._store.tag(reference.repository, reference.tag)
-            digest = entry.digest if entry else None
+        digest = await digest_of(self._store, reference)
         contents = await self.contents(digest) if digest else None
         if contents is None:
-            raise NotFoundError(
-                f"this store does not hold {reference}; 'p2pdist pull {reference}' fetches it"
-            )
+            raise not_held(reference)
         return contents
+
+    async def _platform(self, manifest: Manifest) -> str:
+        config = manifest.config
+        if config is None or essence(config.media_type) not in IMAGE_CONFIGS:
+            return ""
+        known = self._platforms.get(config.digest)
+        if known is None:
+            known = await platform_of(self._store, config)
+            if len(self._platforms) >= MAX_PLATFORMS:
+                self._platforms.clear()
+            if known:
+                self._platforms[config.digest] = known
+        return known
 
     async def _add_blobs(self, manifest: Manifest, sizes: dict[Digest, int], held: dict[Digest, int]) -> None:
         for blob in manifest.blobs():
             sizes[blob.digest] = blob.size
             if await self._store.stat(blob.digest) is not None:
                 held[blob.digest] = blob.size
-
-    async def _manifest(self, digest: Digest) -> tuple[Manifest | None, int]:
-        info = await self._store.stat(digest)
-        if info is None or info.size > MAX_MANIFEST:
-            return None, 0
-        body = await self._store.read(digest, MAX_MANIFEST)
-        if body is None:
-            return None, 0
-        try:
-            return parse_manifest(body, info.media_type), info.size
-        except InvalidInputError:
-            return None, 0

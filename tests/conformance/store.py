@@ -446,6 +446,37 @@ class StoreConformance:
         history = await store.tags(NGINX, history=True)
         assert [entry.resolved_at for entry in history] == [float(n) for n in range(104, 4, -1)]
 
+    async def test_the_history_of_one_tag_is_told_newest_first(self, make: MakeStore) -> None:
+        store = await make(1_000_000)
+        one, two = Digest.of(b"1"), Digest.of(b"2")
+        await store.record_tag(tag_entry(one, at=1.0))
+        await store.record_tag(tag_entry(two, at=2.0))
+        await store.record_tag(tag_entry(two, at=3.0))
+        await store.record_tag(tag_entry(one, tag="other", at=4.0))
+        assert await store.tag_history(NGINX, "latest") == [
+            replace(tag_entry(two, at=3.0), first_seen=2.0),
+            tag_entry(one, at=1.0),
+        ]
+        assert await store.tag_history(NGINX, "other") == [tag_entry(one, tag="other", at=4.0)]
+        assert await store.tag_history(REDIS, "latest") == []
+
+    async def test_all_histories_together_are_bounded_and_no_tag_loses_its_newest(
+        self, make: MakeStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("p2pdist.store.tags.MAX_RESOLUTIONS", 5)
+        store = await make(1_000_000)
+        digests = [Digest.of(str(number).encode()) for number in range(8)]
+        for number in range(4):
+            await store.record_tag(tag_entry(digests[number], tag="a", at=float(number)))
+        for number in range(4, 7):
+            await store.record_tag(tag_entry(digests[number], tag="b", at=float(number)))
+        assert [e.digest for e in await store.tag_history(NGINX, "a")] == [digests[3], digests[2]]
+        assert len(await store.tag_history(NGINX, "b")) == 3
+        for tag in "cdefg":
+            await store.record_tag(tag_entry(digests[7], tag=tag, at=9.0))
+        assert {e.tag for e in await store.tags()} == set("abcdefg")
+        assert len(await store.tags(history=True)) == 7
+
     async def test_sizes_are_learned_from_manifests(self, make: MakeStore) -> None:
         store, held_digest = await make(1_000_000), Digest.of(b"held")
         told, untold = Digest.of(b"told"), Digest.of(b"untold")
@@ -458,6 +489,14 @@ class StoreConformance:
         await store.link(NGINX, [held_digest], sizes={held_digest: 99})
         await add(store, b"held")
         assert await store.known_size(held_digest) == 4
+
+    async def test_the_repositories_of_a_blob_are_those_it_was_linked_to(self, make: MakeStore) -> None:
+        store, told = await make(1_000_000), Digest.of(b"told")
+        assert await store.repositories(told) == []
+        await store.link(NGINX, [told], sizes={})
+        await store.link(REDIS, [], sizes={told: 5})
+        await store.link(NGINX, [told], sizes={told: 5})
+        assert set(await store.repositories(told)) == {NGINX, REDIS}
 
     async def test_pins(self, make: MakeStore) -> None:
         store, data = await make(1_000_000), content("a")

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 INSTALLER = HERE.parents[1] / "bin" / ".e2e-packages.sh"
 PROGRAMS = (
     "containerd", "ctr", "dockerd", "docker", "podman", "skopeo", "buildah", "docker-registry", "runc",
-    "busybox", "nft", "ip", "tc", "nsenter", "unshare", "setpriv", "curl",
+    "busybox", "nft", "ip", "tc", "nsenter", "unshare", "setpriv", "curl", "prometheus", "promtool", "systemd-analyze",
 )  # fmt: skip
 SECONDS_PER_TEST = 240
 

@@ -96,14 +96,28 @@ class ImageShop:
         index = build_index(f"library/app-{number}", "v1", [here, other])
         return self._push(index, label, here)
 
-    def next_version(self, before: Pushed, sizes: Sequence[float] = (1,), tag: str = "") -> Pushed:
+    def next_version(
+        self, before: Pushed, sizes: Sequence[float] = (1,), tag: str = "", compression: Compression = "gzip",
+        flavour: Flavour = "oci",
+    ) -> Pushed:  # fmt: skip
         """A new version that shares all layers but the last ones; ``tag`` "" moves the tag of the old one."""
         number = next(self._numbers)
         label = f"label-{number}"
         kept = before.image.layers[: -len(sizes)]
-        layers = [*kept, *self._layers(number, label, sizes, "gzip")]
-        built = build_image("", "", layers, command=("/bin/cat", "/app/label"))
+        layers = [*kept, *self._layers(number, label, sizes, compression)]
+        built = build_image("", "", layers, flavour=flavour, command=("/bin/cat", "/app/label"))
         return self._push(built.named(before.repository, tag or before.tag), label, built)
+
+    def built_on(
+        self, base: Pushed, sizes: Sequence[float] = (1,), *, compression: Compression = "gzip", flavour: Flavour = "oci"
+    ) -> Pushed:  # fmt: skip
+        """Another image, as from a build that starts from ``base``."""
+        number = next(self._numbers)
+        label = f"label-{number}"
+        layers = [*base.image.layers, *self._layers(number, label, sizes, compression)]
+        command = ("/bin/cat", "/app/label")
+        built = build_image("", "", layers, flavour=flavour, command=command, onto=base.image)
+        return self._push(built.named(f"library/app-{number}", "v1"), label, built)
 
     def _build(
         self, number: int, label: str, sizes: Sequence[float], flavour: Flavour, compression: Compression, on: Platform

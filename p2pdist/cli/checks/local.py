@@ -78,6 +78,30 @@ def check_tls(config: Config) -> Iterator[Finding]:
     yield ok(name, f"{peer.tls_cert_file}")
 
 
+def check_containerd(config: Config) -> Iterator[Finding]:
+    """Whether containerd's content store can be read, as this user; nothing where none is configured."""
+    root = config.store.containerd_content
+    if root is None:
+        return
+    blobs = root / "blobs" / "sha256"
+    try:
+        count = sum(1 for _ in os.scandir(blobs))
+    except FileNotFoundError:
+        yield warn(
+            "containerd content",
+            f"there is no {blobs}",
+            "store.containerd_content names the directory that has blobs/: ROOT/io.containerd.content.v1.content",
+        )
+    except OSError as error:
+        yield fail(
+            "containerd content",
+            f"{blobs} cannot be read ({error.strerror})",
+            "run as the agent's user; if that cannot read it either: AmbientCapabilities=CAP_DAC_READ_SEARCH in its unit",
+        )
+    else:
+        yield ok("containerd content", f"{count} blobs in {root}, seeded from there")
+
+
 def check_ports(config: Config, running: str | None) -> Iterator[Finding]:
     """Whether the listeners could be opened. ``running`` names the agent that answers at admin.listen, if one does."""
     alone = config.peer.cluster_key_file is None and not config.peer.insecure_open_cluster

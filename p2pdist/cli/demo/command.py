@@ -30,7 +30,7 @@ SETTLE_TIMEOUT = 5.0
 Examples:
   p2pdist demo                   three hosts, images at a tenth of their size
   p2pdist demo --agents 8
-  p2pdist demo --scale 1 --keep  full size; then look around: curl the /metrics pages it names
+  p2pdist demo --scale 1 --keep  full size; then look around: open the dashboards it names
 \b
 Exits 0 only if every promise held, 4 if one did not. It needs no root, no network and no container runtime.""",
 )
@@ -160,9 +160,7 @@ async def _wait_for_the_user(cluster: Cluster) -> None:
     """Until Ctrl-C, which is no failure here."""
     show.step(f"\nregistry {cluster.registry_url}/_counters")
     for agent in cluster.agents:
-        show.step(
-            f"{agent.name}: mirror {agent.mirror}, metrics {agent.admin}/metrics, log {agent.child.log}"
-        )
+        show.step(f"{agent.name}: mirror {agent.mirror}, dashboard {agent.admin}/, log {agent.child.log}")
     show.step(f"for example: bin/p2pdist status --admin {cluster.agents[0].admin.removeprefix('http://')}")
     show.step("running until Ctrl-C ...")
     try:

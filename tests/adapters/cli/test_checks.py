@@ -99,6 +99,21 @@ def test_a_store_that_the_disk_cannot_hold_is_a_warning(tmp_path: Path) -> None:
     assert "store.max_size" in finding.mend
 
 
+def test_containerds_content_that_is_there_is_not_or_is_no_directory(tmp_path: Path) -> None:
+    def findings() -> list[tuple[Level, str]]:
+        config = replace(Config(), store=StoreConfig(containerd_content=tmp_path))
+        return [(each.level, each.detail) for each in local.check_containerd(config)]
+
+    assert list(local.check_containerd(Config())) == []
+    assert findings() == [(Level.WARN, f"there is no {tmp_path}/blobs/sha256")]
+    (tmp_path / "blobs" / "sha256" / "blob").mkdir(parents=True)
+    assert findings() == [(Level.OK, f"1 blobs in {tmp_path}, seeded from there")]
+    (tmp_path / "blobs" / "sha256" / "blob").rmdir()
+    (tmp_path / "blobs" / "sha256").rmdir()
+    (tmp_path / "blobs" / "sha256").write_text("")
+    assert findings()[0][0] is Level.FAIL
+
+
 def test_a_clock_that_says_1970() -> None:
     assert local.check_clock(0.0).level is Level.FAIL
     assert local.check_clock(1.8e9).level is Level.OK

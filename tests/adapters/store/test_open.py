@@ -164,7 +164,8 @@ async def test_all_that_is_known_outlives_a_restart(reopen: OpenStore) -> None:
     store = await reopen()
     manifest = await add_manifest(store, b"config", b"layer")
     private = (await add(store, content("private"), OCI_LAYER, shared=False)).digest
-    await store.record_tag(tag_entry(manifest))
+    await store.record_tag(tag_entry(Digest.of(b"before"), at=1.0))
+    await store.record_tag(tag_entry(manifest, at=2.0))
     await store.pin(Reference.parse("nginx"), [manifest])
     await store.pin(Reference.parse("nothing-yet"), [])
     assert await store.read(Digest.of(b"config"), 100) is not None
@@ -172,6 +173,8 @@ async def test_all_that_is_known_outlives_a_restart(reopen: OpenStore) -> None:
     store = await reopen()
     assert sorted(await store.blobs(), key=str) == sorted(before, key=str)
     assert [entry.digest for entry in await store.tags(NGINX)] == [manifest]
+    history = await store.tag_history(NGINX, "latest")
+    assert [(e.digest, e.resolved_at) for e in history] == [(manifest, 2.0), (Digest.of(b"before"), 1.0)]
     assert set(await store.pins()) == {Reference.parse("nginx"), Reference.parse("nothing-yet")}
     info = await store.stat(private)
     assert info is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from p2pdist.cli.errors import CommandError
-from p2pdist.cli.pull import Lines, follow, source_of, summary
+from p2pdist.cli.progress import Lines
+from p2pdist.cli.pull import follow, source_of, summary
 from p2pdist.oci.reference import Reference
 
 DIGEST = "sha256:" + "ab" * 32

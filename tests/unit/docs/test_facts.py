@@ -10,9 +10,7 @@ from functools import cache
 
 import pytest
 
-from p2pdist import __version__
 from p2pdist.cli.errors import ExitCode
-from p2pdist.telemetry.metrics import Metrics
 from tests.unit.docs import bounds, lifecycles
 from tests.unit.docs.pages import ROOT
 
@@ -58,15 +56,6 @@ def test_layers_are_those_of_the_contract() -> None:
     enforced = [re.findall(r"p2pdist\.(\w+)", line) for line in contract]
     shown = [re.findall(r"`(\w+)`", cells[1]) for cells in rows(section(ARCHITECTURE, "Layers"))]
     assert shown == enforced
-
-
-def test_every_metric_is_documented_with_its_type_and_no_other() -> None:
-    exposed = Metrics(("docker.io",), __version__).render()[0].decode()
-    kinds = dict(re.findall(r"^# TYPE (p2pdist_\S+) (\w+)$", exposed, re.MULTILINE))
-    told = {
-        cells[0].strip("`"): re.split(r"\W", cells[1])[0] for cells in rows(section(OPERATIONS, "Metrics"))
-    }
-    assert told == kinds
 
 
 def test_exit_codes_are_those_of_the_command_line() -> None:

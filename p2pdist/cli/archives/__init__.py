@@ -1,0 +1,1 @@
+"""Images in files: OCI layouts and archives, and what ``docker save`` writes."""

@@ -1,0 +1,110 @@
+"""The pod of the Kubernetes DaemonSet, run by Docker: its containers as the manifest says, on a made-up node.
+
+Kubernetes is not here. What it would make of the manifest (users, capabilities, mounts, environment, the mode of the
+secret) is handed to Docker instead: the init container, then the agent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.deployment.conftest import answers
+from tests.e2e.deployment.engine import Engine
+from tests.e2e.guard import wait_until
+from tests.unit.deploy.files import BASE, read_yaml
+
+MIRROR, ADMIN = 6050, 6052
+POD = read_yaml(BASE / "daemonset.yaml")["spec"]["template"]["spec"]
+
+
+class Node:
+    """Files of a node, and what Kubernetes would mount."""
+
+    def __init__(self, directory: Path, key: str) -> None:
+        self.certs, self.data = directory / "certs.d", directory / "data"
+        for made in (self.certs, self.data):  # hostPath's DirectoryOrCreate: root's, 0755
+            made.mkdir(parents=True)
+        secret = directory / "secret" / "cluster.key"
+        secret.parent.mkdir()
+        secret.write_text(key)
+        secret.chmod(0o440)
+        os.chown(secret, 0, POD["securityContext"]["fsGroup"])
+        self._sources = {
+            "certs-d": self.certs,
+            "data": self.data,
+            "key": secret.parent,
+            "config": BASE,
+            "setup": BASE,
+        }
+
+    def mount(self, mount: dict[str, Any]) -> str:
+        source = self._sources[mount["name"]] / mount.get("subPath", "")
+        return f"{source}:{mount['mountPath']}{':ro' if mount.get('readOnly') else ''}"
+
+
+def arguments(container: dict[str, Any], node: Node) -> list[str]:
+    """``docker run``'s words for what the manifest says of a container."""
+    security = container["securityContext"]
+    words = ["--user", f"{security['runAsUser']}:{security['runAsGroup']}"]
+    words += ["--read-only"] if security["readOnlyRootFilesystem"] else []
+    words += [] if security["allowPrivilegeEscalation"] else ["--security-opt", "no-new-privileges"]
+    words += [f"--cap-drop={name}" for name in security["capabilities"]["drop"]]
+    words += [f"--cap-add={name}" for name in security["capabilities"].get("add", ())]
+    words += ["--memory", container["resources"]["limits"]["memory"].replace("Mi", "m")]
+    for variable in container["env"]:
+        words += ["--env", f"{variable['name']}={variable.get('value', 'node-1')}"]
+    for mount in container["volumeMounts"]:
+        words += ["--volume", node.mount(mount)]
+    return words
+
+
+@pytest.fixture(scope="module")
+def node(engine: Engine, image: str) -> Node:
+    """After the init container."""
+    key = engine.docker("run", "--rm", "--network", "none", image, "cluster", "key")
+    node = Node(engine.directory / "node", key)
+    (setup,) = POD["initContainers"]
+    program, *rest = setup["command"]
+    run = ["run", "--rm", "--network", "none", *arguments(setup, node), "--entrypoint", program, image, *rest]
+    for _ in range(2):  # and again, as when the pod is replaced
+        engine.docker(*run)
+    return node
+
+
+@pytest.fixture(scope="module")
+def agent(engine: Engine, node: Node, image: str) -> Iterator[str]:
+    (agent,) = POD["containers"]
+    published = ["--publish", f"127.0.0.1:{MIRROR}:5050", "--publish", f"127.0.0.1:{ADMIN}:5052"]
+    run = ["run", "--detach", *published, *arguments(agent, node), image, *agent["args"]]
+    container = engine.docker(*run).strip()
+    yield container
+    engine.docker("rm", "--force", container)
+
+
+def test_the_init_container_sets_the_node_up(node: Node) -> None:
+    assert 'host."http://127.0.0.1:5050"' in (node.certs / "_default" / "hosts.toml").read_text()
+    status = node.data.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65532, 65532, 0o750)
+
+
+def test_the_agent_serves_the_node(engine: Engine, agent: str) -> None:
+    try:
+        wait_until(lambda: answers(engine, ADMIN, "/readyz"), 30, "the pod's agent to be ready")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{engine.docker('logs', agent)}") from None
+    assert engine.host.request("GET", MIRROR, "/v2/").status == 200
+    status = engine.host.request("GET", ADMIN, "/api/v1/status").json()
+    assert isinstance(status, dict)
+    assert (status["name"], status["cluster"]) == ("node-1", True)
+    assert [warning.split()[0] for warning in status["warnings"]] == ["mirror.listen", "admin.listen"]
+
+
+def test_it_ends_by_itself_and_leaves_its_data_on_the_node(engine: Engine, agent: str, node: Node) -> None:
+    engine.docker("stop", "--time", str(POD["terminationGracePeriodSeconds"]), agent)
+    assert engine.inspect(agent)["State"]["ExitCode"] == 0
+    assert (node.data / "peer.id").exists()
