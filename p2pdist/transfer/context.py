@@ -29,7 +29,7 @@ class TransferPolicy:
     tag_stale: float = 7 * 86400.0
     hold_back: int = 64 * 1024
     """How much of a blob's end is kept from clients until its digest holds."""
-    patience: float = 20.0
+    patience: float = 8.0
     """How long a client gets no byte before a slice is asked of upstream to show that the body is alive."""
     peer_wait: float = 1.0
     """How long to wait for busy peers before upstream is asked."""
