@@ -4,8 +4,7 @@ The members stand in a circle, by zone and then by rendezvous. A piece goes from
 the next, while it is still arriving there: so each member receives nearly everything from one other and sends nearly
 everything to one, over few, full connections, and each piece crosses into a zone once. That costs a fraction of the CPU
 that as many trickles as there are members would. In a circle of more than ONE_WAY pieces go both ways round, for half as
-many hops. A member that lags, is busy or does not deliver is
-stepped over.
+many hops. A member that lags, is busy or does not deliver is stepped over.
 """
 
 from __future__ import annotations

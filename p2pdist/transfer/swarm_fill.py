@@ -118,10 +118,9 @@ class _Session:
         self._inflows = Inflows(min(self._geometry.piece, target.size), flights)
         self._attested = Attestations()
         self._senders: dict[int, tuple[PeerId, ...]] = {}
-        self._from_whole: set[int] = (
-            set()
-        )  # pieces whose sender held the whole blob when it was asked for them
-        self._from_fetcher: set[int] = set()  # pieces whose sender said that it fetches them for all
+        # Pieces whose sender, when it was asked for them, held the whole blob; or fetched them for all, as it said.
+        self._from_whole: set[int] = set()
+        self._from_fetcher: set[int] = set()
         self._failures: dict[PeerId, tuple[int, float]] = {}
         self._settling: set[int] = set()
         self._untold: dict[int, float] = {}
