@@ -31,7 +31,6 @@ class Division:
         self._seed = seed
         self._settings = settings
         self._open_since: dict[int, float] = {}
-        self.claimed = 0
         self._news = now
         self.core = True
         self.spread = Spread()
@@ -116,7 +115,6 @@ class Division:
         """Claim pieces; ``giver`` None is upstream."""
         pieces = set(run)
         self.runs.append(pieces)
-        self.claimed += len(pieces)
         for piece in pieces:
             self.flights[piece] = self.since[piece] = now
             self.note_claim(piece, members, now, mine=True)
@@ -161,7 +159,6 @@ class Division:
         """An own claim was given up: it does not count; whether there was one."""
         if not self.end(piece):
             return False
-        self.claimed -= 1
         self.spread.forget(piece)
         return True
 

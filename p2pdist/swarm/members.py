@@ -16,7 +16,7 @@ from p2pdist.swarm.rendezvous import seed_of, weight
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A neighbour. ``claimed`` counts its claims so far, ``load`` its requests in flight; none until ``quiet_until``.
+    """A neighbour. ``load`` counts its requests in flight; it gets none until ``quiet_until``.
     ``founder``: it held everything when it was met. ``lags_until``: pieces come late by it. ``lags``, ``wrong``: how
     often they came late, or false."""
 
@@ -26,7 +26,6 @@ class Member:
     zone: str = ""
     have: set[int] = field(default_factory=set)
     complete: bool = False
-    claimed: int = 0
     load: int = 0
     quiet_until: float = 0.0
     strikes: int = 0
@@ -64,10 +63,8 @@ class Members:
         self.origin: dict[int, Member] = {}
         self._refused: dict[int, set[Member]] = {}
 
-    def add(self, peer: PeerId, near: bool, zone: str, claimed: int, now: float) -> Member:
-        member = self.table[peer] = Member(
-            peer, near, seed_of(peer), zone, claimed=claimed, progressed=now, claiming=now
-        )
+    def add(self, peer: PeerId, near: bool, zone: str, now: float) -> Member:
+        member = self.table[peer] = Member(peer, near, seed_of(peer), zone, progressed=now, claiming=now)
         return member
 
     def forget(self, member: Member) -> list[int]:
@@ -149,10 +146,8 @@ class Members:
             racing = now - known.since <= race
             if racing and weight(known.member.seed, piece) < weight(member.seed, piece):
                 return False
-            known.member.claimed -= 1
             self._drop(piece, known.member)
         if known is None or known.member is not member:
-            member.claimed += 1
             member.claiming = now
         self.claims[piece] = Claim(member, now)
         self.origin[piece] = member
@@ -166,7 +161,6 @@ class Members:
             return False
         del self.claims[piece]
         self.origin.pop(piece, None)
-        member.claimed -= 1
         self._drop(piece, member)
         return True
 

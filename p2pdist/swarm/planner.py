@@ -3,10 +3,10 @@ from upstream for everybody.
 
 Sans-IO: ``handle(event, now) -> commands``; the daemon and the simulator run this same code.
 
-How it works: a host *claims* a piece before it fetches it from upstream and tells its neighbours, who at once request
-the piece from the claimer and receive it while it is still arriving there (cut-through). Whom an unclaimed piece belongs
-to is agreed on without words by rendezvous hashing; a member that is slow to claim is overtaken by the next in order
-(division.py has these rules, members.py who holds and claims what).
+How it works: a host *claims* a piece before it fetches it from upstream and tells its neighbours. They request it along
+the ring (ring.py), each from the member before it, and receive it while it is still arriving there (cut-through). Whose
+turn it is to claim a piece is agreed on without words, by the order of the ring; a member that is slow to claim is
+overtaken by the next (division.py has these rules, members.py who holds and claims what).
 
 Always true here:
 - A piece is in flight from one source at a time, but for the endgame, when it may be from two.
@@ -144,7 +144,7 @@ class Planner:
             return
         member = self._members.table.get(event.peer)
         if member is None:
-            member = self._members.add(event.peer, event.near, event.zone, self._division.claimed, now)
+            member = self._members.add(event.peer, event.near, event.zone, now)
         self._division.news(now)
         complete = event.complete or len(event.have) == self.geometry.count
         member.founder = complete

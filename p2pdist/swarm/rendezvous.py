@@ -5,8 +5,6 @@ When a member joins or leaves, only the pieces that become or were its own move.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from p2pdist.records import PeerId
 
 _MASK = (1 << 64) - 1
@@ -23,9 +21,3 @@ def weight(seed: int, piece: int) -> int:
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
     return mixed ^ (mixed >> 31)
-
-
-def rank(own: int, others: Iterable[int], piece: int) -> int:
-    """How many members come before this one for the piece."""
-    mine = weight(own, piece)
-    return sum(weight(other, piece) < mine for other in others)
