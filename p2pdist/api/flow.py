@@ -36,7 +36,7 @@ from p2pdist.wire.http_auth import MAC_HEADER, Credentials, FrameSeal, HttpAuth
 logger = logging.getLogger(__name__)
 
 FRAME = 512 * 1024
-WAIT = 4.0
+WAIT = 12.0
 IDLE = 60.0
 MAX_WANTS = 256
 MAX_BLOBS = 32

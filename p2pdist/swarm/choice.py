@@ -124,15 +124,18 @@ class Choice:
 
     def _relay(self, piece: int, now: float) -> Member | None:
         """The neighbour in the ring that the piece is to come from, unless that failed or takes too long."""
-        origin = self._members.origin.get(piece)
-        if origin is None or self.large or self.direct:
+        left = set(self._members.holders.get(piece, ()))
+        if not left or self.large or self.direct:
             return None
         flying = self._flights.of(piece)
-        for relay in self._ring.toward(origin):
-            if relay.lags_until > now and relay is not origin:
-                continue
-            if relay.quiet_until <= now and relay not in flying and not self._members.refused(relay, piece):
-                return relay
+        for relay in self._ring.behind():
+            holds = relay in left
+            left.discard(relay)
+            if relay.lags_until <= now or (holds and not left):
+                if relay.quiet_until <= now and relay not in flying and not self._members.refused(relay, piece):
+                    return relay
+            if not left:
+                return None
         return None
 
     def _other_source(self, piece: int, now: float) -> Member | None:

@@ -70,6 +70,11 @@ class Flights:
             if (flight.since if since_start else flight.progressed) < before
         ]
 
+    def lately(self, piece: int, member: Member, after: float) -> bool:
+        """Whether the flight progressed, or began, after ``after``."""
+        flight = self.pieces.get(piece, {}).get(member)
+        return flight is not None and flight.progressed > after
+
     def narrow(self) -> None:
         """Requests stalled: more are in flight than the links can feed."""
         self.limit = max(_FEWEST, self.limit / 2)

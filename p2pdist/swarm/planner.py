@@ -433,7 +433,11 @@ class Planner:
         self._give_up_if_stuck(now)
 
     def _leave_what_stalls(self, now: float) -> None:
-        stalled = self._flights.stalled(now - self.settings.stall)
+        stalled = [
+            (piece, member)
+            for piece, member in self._flights.stalled(now - self.settings.stall)
+            if self._has_waited(piece, member, now)
+        ]
         overloaded = len({member for _, member in stalled}) > 1
         if overloaded:
             self._flights.narrow()
@@ -455,6 +459,12 @@ class Planner:
             if now - max(claim.since, claim.member.progressed) > self.settings.claim_stale:
                 self._members.release(claim.member, piece)
                 self._division.reopen(piece, now)
+
+    def _has_waited(self, piece: int, member: Member, now: float) -> bool:
+        """Whether nothing is to be expected: a member that is alive otherwise may have much else to send, or wait itself."""
+        if now - member.progressed > self.settings.stall:
+            return True
+        return not self._flights.lately(piece, member, now - self.settings.relay_stall)
 
     def _step_over_laggards(self, now: float) -> None:
         """What most others have had for a while should be here: the neighbour that it is to come from is slow. When that

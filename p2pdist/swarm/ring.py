@@ -39,17 +39,11 @@ class Ring:
         """How many members' turn it is before this host's to fetch a piece from upstream."""
         return (self._at - piece) % len(self._circle)
 
-    def toward(self, origin: Member) -> Iterator[Member]:
-        """Those from whom a piece that ``origin`` fetches may come, the nearest to this host first, ``origin`` last; none
-        when that is not in the circle."""
-        place, count = self._places.get(origin), len(self._circle)
-        if place is None:
-            return
-        one_way = count <= ONE_WAY
-        step = -1 if one_way or (self._at - place) % count <= count // 2 else 1
-        at = self._at
-        while at != place:
-            at = (at + step) % count
+    def behind(self) -> Iterator[Member]:
+        """The others, from the one before this host back to the one after it."""
+        at, count = self._at, len(self._circle)
+        for _ in range(count - 1):
+            at = (at - 1) % count
             member = self._circle[at][1]
             if member is not None:
                 yield member

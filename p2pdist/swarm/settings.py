@@ -24,10 +24,10 @@ class PlannerSettings:
     """
 
     per_peer: int = 2
-    relayed: int = 16
+    relayed: int = 64
     lag: float = 0.4
     late: int = 3
-    laggards: int = 3
+    laggards: int = 0
     lag_pause: float = 8.0
     flights: int = 64
     large_flights: int = 12
@@ -49,6 +49,7 @@ class PlannerSettings:
     core: int = 32
     follow_patience: float = 8.0
     stall: float = 3.0
+    relay_stall: float = 10.0
     claim_stale: float = 4.0
     upstream_stall: float = 15.0
     upstream_failures: int = 6
