@@ -8,7 +8,7 @@ Always true here: a member's ``load`` is the number of its flights, ``total`` th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from p2pdist.swarm.members import Member
@@ -69,6 +69,13 @@ class Flights:
             for member, flight in flights.items()
             if (flight.since if since_start else flight.progressed) < before
         ]
+
+    def coming(self, has: Callable[[Member, int], bool]) -> int:
+        """How many pieces are arriving, or are about to, as their source has them."""
+        return sum(
+            any(flight.progressed > flight.since or has(member, piece) for member, flight in flights.items())
+            for piece, flights in self.pieces.items()
+        )
 
     def lately(self, piece: int, member: Member, after: float) -> bool:
         """Whether the flight progressed, or began, after ``after``."""

@@ -350,22 +350,28 @@ class Planner:
     # -- requests to neighbours --
 
     def _request(self, pieces: Iterable[int], now: float) -> None:
-        """Ask for as many of the pieces as there is room for."""
+        """Ask for as many of the pieces as there is room for. What the neighbour waits for itself takes none of it until it
+        comes: else the pieces that wait would keep out those that need not."""
         most = self.settings.large_flights if self._choice.large else self.settings.flights
-        room = min(most, int(self._flights.limit)) - len(self._flights.pieces)
+        most = min(most, int(self._flights.limit))
+        coming = most - self._flights.coming(self._members.has)
+        room = self.settings.waiting * most - len(self._flights.pieces)
         width = max(2 * self.settings.relayed, self.settings.per_peer * len(self._members.table))
         room = min(room, width - self._flights.total)
-        if room <= 0:
-            return
         for piece in pieces:
+            if room <= 0:
+                return
             if not self.settings.eager and piece not in self._choice.wanted:
                 continue
             member = self._choice.best_source(piece, now)
-            if member is not None:
-                self._ask(member, piece, now)
-                room -= 1
-                if room <= 0:
-                    return
+            if member is None:
+                continue
+            if self._members.has(member, piece):
+                if coming <= 0:
+                    continue
+                coming -= 1
+            self._ask(member, piece, now)
+            room -= 1
 
     def _ask(self, member: Member, piece: int, now: float) -> None:
         self._flights.take_off(piece, member, now)

@@ -10,7 +10,8 @@ class PlannerSettings:
     """Counts are pieces or requests, times seconds, ``longest_run`` bytes.
 
     ``per_peer``, ``flights``: requests to one neighbour, and to all (``large_flights`` in swarms larger than ``core``);
-    ``relayed``: requests to a neighbour in the ring. ``lag``: what most others have had for so long, or twice the usual
+    ``waiting``: times as many, with those that their source waits for itself; ``relayed``: requests to a neighbour in the
+    ring. ``lag``: what most others have had for so long, or twice the usual
     time, should be here; ``late``: so many pieces that are not make the neighbour that is to bring them a laggard, of
     which there are at most ``laggards`` at a time;
     ``lag_pause``: so long the neighbour that did not bring it is stepped over, doubled each time.
@@ -30,6 +31,7 @@ class PlannerSettings:
     laggards: int = 0
     lag_pause: float = 8.0
     flights: int = 64
+    waiting: int = 3
     large_flights: int = 12
     window: int = 192
     upstream_flights: int = 1
