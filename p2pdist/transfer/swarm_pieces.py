@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from mmap import mmap
 
 from p2pdist.errors import P2PDistError
 from p2pdist.records import PeerId, Provider
@@ -27,7 +28,7 @@ class Inflow:
     the next one goes on at ``filled``.
     """
 
-    def __init__(self, buffer: bytearray, size: int, take: TakeStep, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, buffer: mmap, size: int, take: TakeStep, tasks: asyncio.TaskGroup) -> None:
         self.buffer = buffer
         self.filled = 0
         self._view = memoryview(buffer)[:size]
@@ -106,7 +107,7 @@ class Inflows:
     def __init__(self, size: int, most: int) -> None:
         self._size = size
         self._most = most
-        self._free: list[bytearray] = []
+        self._free: list[mmap] = []
         self._left: dict[int, Inflow] = {}
 
     def take(self, piece: int, size: int, take: TakeStep, tasks: asyncio.TaskGroup) -> Inflow:
@@ -114,8 +115,9 @@ class Inflows:
         left = self._left.pop(piece, None)
         if left is not None:
             return left
-        # Fresh memory costs the kernel as much as copying into it, so it is used again.
-        buffer = self._free.pop() if self._free else bytearray(max(size, self._size))
+        # Fresh memory costs the kernel as much as copying into it, so it is used again; and a piece that waits for its
+        # first byte has none, since pages are given out when they are written.
+        buffer = self._free.pop() if self._free else mmap(-1, max(size, self._size))
         return Inflow(buffer, size, take, tasks)
 
     def keep(self, piece: int, inflow: Inflow) -> None:
