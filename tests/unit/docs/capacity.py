@@ -81,7 +81,7 @@ def figures(report: Path) -> str:
         "failed pulls",
     )
     lines = [
-        f"Measured in [the benchmark of {day}](benchmarks/{day}/README.md), where hosts are empty and all pull 256 MiB at once:",
+        f"Measured in [a benchmark]({report.relative_to(DOCS)}) of {day}; all hosts are empty, and pull 256 MiB at once:",
         "",
         row(*heads),
         row(*["---"] * len(heads)),
