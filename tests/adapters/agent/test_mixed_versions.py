@@ -34,7 +34,7 @@ CONFIG = """
 [agent]
 data_dir = "{directory}/data"
 name = "{name}"
-drain_timeout = "1s"
+drain_timeout = "100ms"
 [mirror]
 listen = "127.0.0.1:0"
 [admin]
