@@ -39,7 +39,7 @@ def push_web_server(shop: ImageShop) -> dict[str, Pushed]:
             for each in PLATFORMS
         }
         pushed[tag] = push(shop, "library/nginx", tag, layers)
-    pushed["latest"] = push_again(shop, pushed["1.28"], "library/nginx", "latest")
+    pushed["latest"] = push(shop, "library/nginx", "latest", layers)  # of 1.28
     return pushed
 
 
@@ -63,20 +63,3 @@ def push(shop: ImageShop, name: str, tag: str, layers: dict[Platform, list[Layer
     images = [platform_image(layers[each], each) for each in PLATFORMS]
     label = f"docs-{name}-{tag}".replace("/", "-")
     return shop._push(build_index(name, tag, images), label, images[0]).at_hub()
-
-
-def push_again(shop: ImageShop, image: Pushed, name: str, tag: str) -> Pushed:
-    """The same image under another tag."""
-    where = f"docker://{image.at_hub().where}/{image.name}"
-    target = f"docker://registry.example.test:5000/{name}:{tag}"
-    copy = [
-        "skopeo",
-        "--insecure-policy",
-        "copy",
-        "--quiet",
-        "--all",
-        "--preserve-digests",
-        "--dest-tls-verify=false",
-    ]
-    shop._upstream.host.run(*copy, where, target)
-    return image.renamed(f"{name}:{tag}")

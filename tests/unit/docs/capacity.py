@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2pdist.swarm.geometry import Geometry
+from tests.unit.docs.pages import put_between
 
 DOCS = Path(__file__).parents[3] / "docs"
 DOCUMENT = DOCS / "operations.md"
@@ -141,11 +142,7 @@ def spread(values: list[float], digits: int, unit: str) -> str:
 
 def replaced(text: str, report: Path) -> str:
     """``text`` with fresh figures between its markers; raises ValueError when they are missing."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the markers are missing: {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n\n{figures(report)}\n\n{END}{tail}"
+    return put_between(text, BEGIN, END, figures(report))
 
 
 if __name__ == "__main__":
