@@ -22,7 +22,7 @@ from p2pdist.oci.reference import Reference
 Examples:
   p2pdist pull nginx                                  docker.io/library/nginx:latest
   p2pdist pull ghcr.io/org/app:v3 --platform linux/arm64
-  p2pdist pull registry.k8s.io/pause@sha256:... --json | jq .
+  p2pdist pull registry.k8s.io/pause:3.9 --json | jq .
   p2pdist pull --everywhere ghcr.io/org/app:v3        every agent of the cluster, as one swarm
   p2pdist pull --zone rack-7 ghcr.io/org/app:v3       every agent of that zone
 \b

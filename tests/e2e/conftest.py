@@ -18,12 +18,13 @@ import pytest
 from tests.e2e.agents import Settings
 from tests.e2e.lab import Lab
 from tests.e2e.report import Report, Row
+from tests.e2e.wheels import download_wheels
 
 HERE = Path(__file__).parent
 INSTALLER = HERE.parents[1] / "bin" / ".e2e-packages.sh"
 PROGRAMS = (
     "containerd", "ctr", "dockerd", "docker", "podman", "skopeo", "buildah", "docker-registry", "runc",
-    "busybox", "nft", "ip", "tc", "nsenter", "unshare", "setpriv", "curl", "prometheus", "promtool", "systemd-analyze",
+    "busybox", "nft", "ip", "tc", "nsenter", "unshare", "setpriv", "curl", "jq", "prometheus", "promtool", "systemd-analyze",
 )  # fmt: skip
 SECONDS_PER_TEST = 240
 
@@ -68,6 +69,12 @@ def whole_lab() -> Iterator[Lab]:
         yield lab
     finally:
         lab.close()
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a host without a network installs the agent from."""
+    return download_wheels(tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture

@@ -28,6 +28,10 @@ HUB = "docker.io"
 PRIVATE = "private.example.test:5001"
 TOKENS = "tokens.example.test:5080"
 HUB_NAMES = ("docker.io", "registry-1.docker.io", "index.docker.io")
+# Registries that the documents name; the hosts of tests/e2e/docs find them here, those of the lab do not know them.
+OTHER_REGISTRIES = (
+    "ghcr.io", "quay.io", "registry.k8s.io", "gcr.io", "mcr.microsoft.com", "public.ecr.aws", "registry.example.com",
+)  # fmt: skip
 NAMES = (*HUB_NAMES, *(where.partition(":")[0] for where in (PLAIN, PRIVATE, TOKENS)))
 SYSTEM_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -101,7 +105,7 @@ class Upstream:
         self.directory = directory
         directory.mkdir()
         authority = TestAuthority("e2e lab authority")
-        self.tls: CertificateFiles = authority.issue(directory / "tls", *HUB_NAMES)
+        self.tls: CertificateFiles = authority.issue(directory / "tls", *HUB_NAMES, *OTHER_REGISTRIES)
         # Go reads one bundle in place of the system's: so programs trust the lab besides the real world.
         self.bundle = directory / "bundle.pem"
         system = SYSTEM_BUNDLE.read_bytes() if SYSTEM_BUNDLE.exists() else b""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,16 +31,8 @@ def engine(whole_lab: Lab) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def image(engine: Engine) -> str:
+def image(engine: Engine, wheels: Path) -> str:
     """The agent's image, built by compose/Dockerfile without any network."""
-    wheels = engine.directory / "wheels"
-    pins = ["-r", str(COMPOSE / "requirements.txt"), "-r", str(COMPOSE / "build-requirements.txt")]
-    fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run(
-        [*fetch, "--only-binary", ":all:", "--require-hashes", *pins, "--dest", str(wheels)],
-        check=True,
-        timeout=120,
-    )
     engine.load(python_base(engine.directory / "base.tar", wheels), BASE, "ENV PATH=/usr/local/bin:/bin")
     given = {"BASE": BASE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels"}
     arguments = [word for name, value in given.items() for word in ("--build-arg", f"{name}={value}")]

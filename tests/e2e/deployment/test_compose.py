@@ -124,6 +124,12 @@ def test_three_hosts_pull_what_was_pushed_and_one_copy_leaves_the_registry(
     assert sum(each.value("p2pdist_received_bytes_total", source="peer") for each in read) == 2 * given[0]
 
 
+def test_the_commands_work_inside_a_container(cluster: Project) -> None:
+    peers = cluster.compose("exec", "-T", "agent-1", "p2pdist", "peers")
+    assert peers.count(":5051") == 2, peers
+    assert "agent-2, version" in cluster.compose("exec", "-T", "agent-2", "p2pdist", "status")
+
+
 def query(host: Host, expression: str) -> list[dict[str, object]]:
     reply = host.request("GET", 9090, f"/api/v1/query?query={quote(expression)}")
     answer = json.loads(reply.body)

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.deployment.conftest import answers
-from tests.e2e.deployment.engine import Engine
+from tests.e2e.deployment.engine import Engine, run_quietly
 from tests.e2e.guard import wait_until
 from tests.unit.deploy.files import BASE, read_yaml
+from tests.unit.docs.commands import ELSEWHERE
 
 MIRROR, ADMIN = 6050, 6052
 POD = read_yaml(BASE / "daemonset.yaml")["spec"]["template"]["spec"]
@@ -108,3 +109,25 @@ def test_it_ends_by_itself_and_leaves_its_data_on_the_node(engine: Engine, agent
     engine.docker("stop", "--time", str(POD["terminationGracePeriodSeconds"]), agent)
     assert engine.inspect(agent)["State"]["ExitCode"] == 0
     assert (node.data / "peer.id").exists()
+
+
+def test_the_documented_way_of_one_agent_in_a_container(engine: Engine, image: str) -> None:
+    (command,) = (line for line in ELSEWHERE if line.startswith("docker run -d --name p2pdist "))
+    etc = engine.directory / "etc"
+    etc.mkdir()
+    (etc / "config.toml").write_text('[peer]\ncluster_key_file = "/etc/p2pdist/cluster.key"\n')
+    key = etc / "cluster.key"
+    key.write_text(engine.docker("run", "--rm", "--network", "none", image, "cluster", "key"))
+    key.chmod(0o600)
+    os.chown(key, 65532, 65532)
+    assert image in command
+    assert "-v /etc/p2pdist:/etc/p2pdist:ro" in command
+    try:
+        engine.docker(*command.replace("-v /etc/p2pdist:", f"-v {etc}:").split()[1:])
+        wait_until(lambda: answers(engine, 5052, "/readyz"), 30, "the agent to be ready")
+        assert "peer          " in engine.docker("exec", "p2pdist", "p2pdist", "status")
+        assert engine.host.listens(5051)
+        engine.docker("stop", "p2pdist")
+        assert engine.inspect("p2pdist")["State"]["ExitCode"] == 0
+    finally:
+        run_quietly(engine, ["rm", "--force", "--volumes", "p2pdist"])

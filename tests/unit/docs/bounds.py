@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.unit.docs.pages import put_between
+
 DOCUMENT = Path(__file__).parents[3] / "docs" / "security.md"
 BEGIN = "<!-- The table below is generated: python -m tests.unit.docs.bounds -->"
 END = "<!-- End of the generated table. -->"
@@ -175,16 +177,12 @@ def table() -> str:
                 f"| {bound.what} | {shown(value_of(bound.where), bound.unit)} | `{module.replace('.', '/')}.py` `{name}` |"
             )
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join(lines[:-1])
 
 
 def replaced(text: str) -> str:
     """``text`` with fresh tables between its markers; raises ValueError when they are missing."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the markers are missing: {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n\n{table()}\n{END}{tail}"
+    return put_between(text, BEGIN, END, table())
 
 
 if __name__ == "__main__":

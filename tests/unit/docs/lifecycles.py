@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from p2pdist.swarm.peer_health import _NEXT, Standing
+from tests.unit.docs.pages import put_between
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "architecture.md"
 BEGIN = "<!-- The diagram below is generated: python -m tests.unit.docs.lifecycles -->"
@@ -28,11 +29,7 @@ def peer_standing() -> str:
 
 def replaced(text: str) -> str:
     """``text`` with a fresh diagram between its markers; raises ValueError when they are missing."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the markers are missing: {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n\n{peer_standing()}\n\n{END}{tail}"
+    return put_between(text, BEGIN, END, peer_standing())
 
 
 if __name__ == "__main__":

@@ -59,3 +59,12 @@ def anchors(page: Path) -> set[str]:
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         for heading in _HEADING.findall(prose(page))
     }
+
+
+def put_between(text: str, begin: str, end: str, new: str) -> str:
+    """``text`` with ``new`` between two markers of a generated part; raises ValueError when they are missing."""
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the markers are missing: {begin} and {end}")
+    return f"{head}{begin}\n\n{new}\n\n{end}{tail}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.sharing import savings
+from tests.unit.docs.pages import put_between
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "image-model.md"
 BEGIN = "<!-- The table below is generated: python -m tests.unit.docs.savings -->"
@@ -45,11 +46,7 @@ def table() -> str:
 
 def replaced(text: str) -> str:
     """``text`` with a fresh table between its markers; raises ValueError when they are missing."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the markers are missing: {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n\n{table()}\n\n{END}{tail}"
+    return put_between(text, BEGIN, END, table())
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def command_lines() -> list[tuple[str, str]]:
         (block.page, match[1])
         for block in blocks("sh")
         for line in block.text.splitlines()
-        if (match := re.match(r"[( ]*(?:umask 077; )?(?:bin/)?(p2pdist(?: [^#|>)]*)?)", line))
+        if (match := re.match(r"[( ]*(?:umask 077; )?(?:bin/)?(p2pdist(?: [^#|>)&]*)?)", line))
     ]
     return lines + [(page, text) for page, text in inline_code() if re.match(r"p2pdist(?: |\Z)", text)]
 
