@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from kademlia.node import Node
 from kademlia.routing import RoutingTable
 
-from p2pdist.wire.records import Endpoint, PeerId
+from p2pdist.wire.codec import encode_contact
+from p2pdist.wire.records import ContentKey, Endpoint, PeerId
 
 PROBE_AFTER = (1.0, 5.0, 30.0, 120.0, 600.0)
 _MAX_SUSPECTS = 1024
@@ -48,7 +49,8 @@ class RoundTrip:
 
 
 class Neighbour(Node):  # type: ignore[misc]  # kademlia has no type information
-    """A node of the DHT and what is known of it. ``heard`` is when it last sent something, None if it never did."""
+    """A node of the DHT and what is known of it. ``heard`` is when it last sent something, None if it never did;
+    ``since``, when it was first heard from since it started."""
 
     id: bytes
     long_id: int
@@ -61,11 +63,21 @@ class Neighbour(Node):  # type: ignore[misc]  # kademlia has no type information
         self.endpoint = endpoint
         self.rtt = RoundTrip()
         self.heard: float | None = None
+        self.since = float("-inf")
         self.session = b""
+        self._encoded = b""
+
+    @property
+    def encoded(self) -> bytes:
+        """Its id and endpoint, as told to others."""
+        if not self._encoded:
+            self._encoded = encode_contact(self.peer, self.endpoint)
+        return self._encoded
 
     def move(self, endpoint: Endpoint) -> None:
         """It is reached elsewhere now."""
         self.endpoint, self.ip, self.port = endpoint, endpoint.host, endpoint.port
+        self._encoded = b""
 
 
 @dataclass(slots=True)
@@ -78,11 +90,13 @@ class Suspect:
 
 
 class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type information
-    """The routing table of the node ``me``; all times are the caller's ``now``."""
+    """The routing table of the node ``me``; all times are the caller's ``now``. ``changed`` is when a node was last heard
+    from for the first time, or after it was restarted."""
 
     def __init__(self, me: PeerId, bucket: int) -> None:
         self._known: dict[bytes, Neighbour] = {}
         self._suspects: OrderedDict[bytes, Suspect] = OrderedDict()
+        self.changed = float("-inf")
         super().__init__(None, bucket, Node(me.raw))
 
     def __len__(self) -> int:
@@ -93,7 +107,9 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
         known = self._met(peer)
         neighbour = known or self._cleared(peer) or Neighbour(peer, endpoint)
         news = known is None or neighbour.session != session
-        if neighbour.endpoint != endpoint:
+        if neighbour.session != session:
+            self.changed = neighbour.since = now
+        if neighbour.endpoint is not endpoint and neighbour.endpoint != endpoint:
             neighbour.move(endpoint)
         neighbour.heard, neighbour.session = now, session
         if known is None:
@@ -139,6 +155,11 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
                 asked.append(suspect.neighbour)
         return asked
 
+    @property
+    def whole(self) -> bool:
+        """Whether there was room for everyone met."""
+        return all(len(bucket) < self.ksize for bucket in self.buckets)
+
     def known(self, peer: PeerId) -> Neighbour | None:
         """The contact, if it is in the table."""
         return self._known.get(peer.raw)
@@ -182,8 +203,17 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
     ) -> list[Neighbour]:
         target = node.long_id
         skip = exclude.id if exclude is not None else None
-        others = (n for n in self._known.values() if n.id != skip)
-        return heapq.nsmallest(k or self.ksize, others, key=lambda n: n.long_id ^ target)
+        others = [n for n in self._known.values() if n.id != skip]
+        return sorted(others, key=lambda n: n.long_id ^ target)[: k or self.ksize]
+
+    def nearer(self, key: ContentKey, but: PeerId) -> Neighbour | None:
+        """The contact nearest to ``key``, without ``but``, if it is nearer than this node."""
+        target = int.from_bytes(key.raw, "big")
+        nearest, distance = None, self.node.long_id ^ target
+        for neighbour in self._known.values():
+            if neighbour.long_id ^ target < distance and neighbour.id != but.raw:
+                nearest, distance = neighbour, neighbour.long_id ^ target
+        return nearest
 
     def _met(self, peer: PeerId) -> Neighbour | None:
         """The contact, in the table or waiting for a place in it."""
