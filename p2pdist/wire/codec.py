@@ -39,7 +39,14 @@ MAX_AGE = 366 * 86400.0
 
 _ALGORITHMS = ("sha256", "sha512")
 _RAW_LENGTH = {"sha256": 32, "sha512": 64}
-_BAD = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgpack.exceptions.UnpackException)
+BAD_MSGPACK = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    msgpack.exceptions.UnpackException,
+)
 
 
 def pack(value: object) -> bytes:
@@ -71,7 +78,7 @@ def unpack_bounded(
             max_ext_len=0,
         )
         _check(value, max_depth)
-    except _BAD as error:
+    except BAD_MSGPACK as error:
         raise InvalidInputError(f"not a message: {type(error).__name__}: {str(error)[:120]}") from error
     return value
 
