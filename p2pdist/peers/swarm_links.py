@@ -28,6 +28,7 @@ IDLE = 30.0
 ALIVE_EVERY = 5.0
 _ALIVE = bytes(4)
 _HIGH_WATER = 256 * 1024
+_GATHER = 64 * 1024
 _KNOWS_NO_LINKS = frozenset({400, 404, 405, 426, 501})
 
 
@@ -160,6 +161,9 @@ class _Wire(asyncio.Protocol):
         self._transport = connection.transport
         self._before = connection.protocol
         self._seal = seal
+        self._loop = asyncio.get_running_loop()
+        self._gathered: list[bytes] = []
+        self._size = 0
         self._sent = False
         self._silent = 0.0
         self._still = 0.0
@@ -169,8 +173,21 @@ class _Wire(asyncio.Protocol):
         self.resume_writing()
 
     def _write(self, frame: bytes) -> None:
+        """What is sent in one turn of the loop goes out at its end, in one write."""
+        if not self._gathered:
+            self._loop.call_soon(self._flush)
+        self._gathered.append(_sealed(frame, self._seal))
+        self._size += len(frame)
+        if self._size >= _GATHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._gathered:
+            return
         self._sent = True
-        self._transport.write(_sealed(frame, self._seal))
+        parts, self._gathered, self._size = self._gathered, [], 0
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
 
     def keep_alive(self) -> bool:
         """To be called every ALIVE_EVERY seconds; False when nothing has been sent for long."""
@@ -179,6 +196,7 @@ class _Wire(asyncio.Protocol):
             if self._still >= IDLE:
                 self._end()
             return True
+        self._flush()
         self._silent = 0.0 if self._sent else self._silent + ALIVE_EVERY
         if self._silent >= IDLE:
             return False
