@@ -104,6 +104,15 @@ class Answer:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """A connection on which HTTP is over; ``protocol`` is to be told when it is lost, by whoever takes it over."""
+
+    transport: asyncio.Transport
+    protocol: asyncio.Protocol
+    credentials: Credentials
+
+
 class HttpPeers:
     """The Peers port; see the module's rules. Used within one event loop; ``close`` it, or use ``async with``."""
 
@@ -241,6 +250,21 @@ class HttpPeers:
                     raise ProtocolError(f"peer {provider.peer.short} answered {response.status} to {path}")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UnreachableError(f"peer {provider.peer.short} hung up: {error!r}"[:300]) from error
+
+    @asynccontextmanager
+    async def switched(self, provider: Provider, path: str) -> AsyncIterator[Switched | int]:
+        """GET what is answered 101: the connection, which the end of the context closes; else the status."""
+        async with self._exchange(provider.peer, provider.endpoints, Target("GET", path)) as response:
+            connection = response.connection
+            if response.status != 101:
+                yield response.status
+            elif connection is None or connection.transport is None or connection.protocol is None:
+                raise ProtocolError(
+                    f"peer {provider.peer.short} answered 101 to {path}, and switches to nothing"
+                )
+            else:
+                credentials = Credentials.parse(response.request_info.headers["Authorization"])
+                yield Switched(connection.transport, connection.protocol, credentials)
 
     async def _greet(self, provider: Provider) -> Endpoint:
         failure: P2PDistError = UnreachableError(f"peer {provider.peer.short} names no address")

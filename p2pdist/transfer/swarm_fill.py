@@ -484,7 +484,7 @@ class _Session:
             room = run.room()
             run.gather(view[:room])
             view = view[room:]
-            if run.room() == 0 or self._context.clock.now() - run.written >= STEP_SECONDS:
+            if run.is_due() or self._context.clock.now() - run.written >= STEP_SECONDS:
                 await self._write_step(run)
 
     async def _write_step(self, run: Run) -> None:

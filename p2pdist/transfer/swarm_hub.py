@@ -12,7 +12,7 @@ from typing import Protocol
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.swarm_port import SwarmLinks
+from p2pdist.peers.swarm_port import SwarmLinks, Work
 from p2pdist.records import PeerId, Provider
 from p2pdist.store.port import Store
 from p2pdist.swarm.geometry import Geometry
@@ -69,21 +69,22 @@ class SwarmHub:
         if self._links is not None:
             self._links.send(provider, frame)
 
-    async def received(self, sender: PeerId, frame: bytes) -> None:
+    def received(self, sender: PeerId, frame: bytes) -> Work | None:
         """As SwarmInbox.received."""
         try:
             message = decode(frame)
         except InvalidInputError as error:
             logger.warning("peer %s sent a bad swarm message: %s", sender.short, error)
-            return
+            return None
         if isinstance(message, Join) and message.sender.peer != sender:
             logger.warning("peer %s posed as %s", sender.short, message.sender.peer.short)
-            return
+            return None
         session = self._sessions.get(message.digest)
         if session is not None:
             session.message(sender, message)
         elif isinstance(message, Join) and message.answer:
-            await self._answer(message)
+            return self._answer(message)
+        return None
 
     async def _answer(self, join: Join) -> None:
         info = await self._store.stat(join.digest)

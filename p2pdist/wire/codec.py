@@ -43,7 +43,14 @@ _ALGORITHMS = ("sha256", "sha512")
 _RAW_LENGTH = {"sha256": 32, "sha512": 64}
 _PLAIN = frozenset((bytes, int, str, bool, float, type(None)))
 _PACKER = msgpack.Packer(use_bin_type=True)
-_BAD = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgpack.exceptions.UnpackException)
+BAD_MSGPACK = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    msgpack.exceptions.UnpackException,
+)
 
 
 def pack(value: object) -> bytes:
@@ -75,7 +82,7 @@ def unpack_bounded(
             max_ext_len=0,
         )
         _check(value, max_depth)
-    except _BAD as error:
+    except BAD_MSGPACK as error:
         raise InvalidInputError(f"not a message: {type(error).__name__}: {str(error)[:120]}") from error
     return value
 
