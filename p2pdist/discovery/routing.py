@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from kademlia.node import Node
 from kademlia.routing import RoutingTable
 
-from p2pdist.wire.records import Endpoint, PeerId
+from p2pdist.wire.codec import encode_contact
+from p2pdist.wire.records import ContentKey, Endpoint, PeerId
 
 PROBE_AFTER = (1.0, 5.0, 30.0, 120.0, 600.0)
 _MAX_SUSPECTS = 1024
@@ -62,10 +63,19 @@ class Neighbour(Node):  # type: ignore[misc]  # kademlia has no type information
         self.rtt = RoundTrip()
         self.heard: float | None = None
         self.session = b""
+        self._encoded = b""
+
+    @property
+    def encoded(self) -> bytes:
+        """Its id and endpoint, as told to others."""
+        if not self._encoded:
+            self._encoded = encode_contact(self.peer, self.endpoint)
+        return self._encoded
 
     def move(self, endpoint: Endpoint) -> None:
         """It is reached elsewhere now."""
         self.endpoint, self.ip, self.port = endpoint, endpoint.host, endpoint.port
+        self._encoded = b""
 
 
 @dataclass(slots=True)
@@ -93,7 +103,7 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
         known = self._met(peer)
         neighbour = known or self._cleared(peer) or Neighbour(peer, endpoint)
         news = known is None or neighbour.session != session
-        if neighbour.endpoint != endpoint:
+        if neighbour.endpoint is not endpoint and neighbour.endpoint != endpoint:
             neighbour.move(endpoint)
         neighbour.heard, neighbour.session = now, session
         if known is None:
@@ -182,8 +192,17 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
     ) -> list[Neighbour]:
         target = node.long_id
         skip = exclude.id if exclude is not None else None
-        others = (n for n in self._known.values() if n.id != skip)
-        return heapq.nsmallest(k or self.ksize, others, key=lambda n: n.long_id ^ target)
+        others = [n for n in self._known.values() if n.id != skip]
+        return sorted(others, key=lambda n: n.long_id ^ target)[: k or self.ksize]
+
+    def nearer(self, key: ContentKey, but: PeerId) -> Neighbour | None:
+        """The contact nearest to ``key``, without ``but``, if it is nearer than this node."""
+        target = int.from_bytes(key.raw, "big")
+        nearest, distance = None, self.node.long_id ^ target
+        for neighbour in self._known.values():
+            if neighbour.long_id ^ target < distance and neighbour.id != but.raw:
+                nearest, distance = neighbour, neighbour.long_id ^ target
+        return nearest
 
     def _met(self, peer: PeerId) -> Neighbour | None:
         """The contact, in the table or waiting for a place in it."""

@@ -7,6 +7,8 @@ Rules:
   the end) and refuses shorter ones.
 - An address is 4 or 16 bytes and a port of 2; a digest is one byte for its algorithm and its raw bytes.
 - Durations are whole milliseconds.
+- A cluster's members say the same small things again and again (who they are, where, what they provide): what such bytes
+  mean is remembered, within bounds. Only what was found to be in order is.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import enum
 import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgpack
 
@@ -39,12 +41,14 @@ MAX_AGE = 366 * 86400.0
 
 _ALGORITHMS = ("sha256", "sha512")
 _RAW_LENGTH = {"sha256": 32, "sha512": 64}
+_PLAIN = frozenset((bytes, int, str, bool, float, type(None)))
+_PACKER = msgpack.Packer(use_bin_type=True)
 _BAD = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgpack.exceptions.UnpackException)
 
 
 def pack(value: object) -> bytes:
     """``value`` (of None, bool, int, str, bytes, lists and tuples) in msgpack."""
-    packed = msgpack.packb(value, use_bin_type=True)
+    packed = _PACKER.pack(value)
     assert isinstance(packed, bytes)
     return packed
 
@@ -77,15 +81,13 @@ def unpack_bounded(
 
 
 def _check(value: object, depth: int) -> None:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and not isinstance(value, (msgpack.ExtType, msgpack.Timestamp)):
         if depth == 0:
             raise ValueError("nested too deeply")
         for item in value:
-            if isinstance(item, tuple):
+            if type(item) not in _PLAIN:
                 _check(item, depth - 1)
-            elif isinstance(item, (dict, msgpack.ExtType, msgpack.Timestamp)):
-                raise ValueError("maps and extensions have no place here")
-    elif isinstance(value, (dict, msgpack.ExtType, msgpack.Timestamp)):
+    elif type(value) not in _PLAIN:
         raise ValueError("maps and extensions have no place here")
 
 
@@ -181,8 +183,18 @@ def encode_contact(peer: PeerId, endpoint: Endpoint) -> bytes:
 
 def decode_contact(value: object) -> tuple[PeerId, Endpoint]:
     """What ``encode_contact`` made; raises InvalidInputError."""
-    raw = as_bytes(value, 38)
-    return PeerId(raw[:20]), decode_endpoint(raw[20:])
+    return _read_contact(as_bytes(value, 38))
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_contact(raw: bytes) -> tuple[PeerId, Endpoint]:
+    return read_peer(raw[:20]), decode_endpoint(raw[20:])
+
+
+@functools.lru_cache(maxsize=4096)
+def read_peer(raw: bytes) -> PeerId:
+    """The peer of this id; raises InvalidInputError unless it is 20 bytes."""
+    return PeerId(raw)
 
 
 def encode_provider(provider: Provider) -> bytes:
@@ -199,6 +211,7 @@ def encode_provider(provider: Provider) -> bytes:
     return raw
 
 
+@functools.lru_cache(maxsize=2048)  # a peer says the same of everything that it provides
 def decode_provider(data: bytes) -> Provider:
     """What ``encode_provider`` made; raises InvalidInputError."""
     fields = as_tuple(unpack_bounded(data, max_bytes=MAX_RECORD_BYTES, max_items=16, max_depth=2), 4)
@@ -271,8 +284,10 @@ class Method(enum.IntEnum):
     LEAVE = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+_METHODS: dict[int, Method | None] = {0: None} | {method.value: method for method in Method}
+
+
+class Message(NamedTuple):
     """A request (``method`` is set) or the answer to the request with this ``id``.
 
     ``to`` is None when the sender knows only an address; ``endpoint`` is where the sender says that it is reached,
@@ -305,16 +320,14 @@ def decode_message(data: bytes, max_bytes: int) -> Message:
     """What ``encode_message`` made; raises InvalidInputError."""
     fields = as_tuple(unpack_bounded(data, max_bytes=max_bytes, max_items=128, max_depth=3), 6)
     to, endpoint, method = as_bytes(fields[2], 20), as_bytes(fields[3], 18), as_int(fields[4], 0, 255)
-    try:
-        known = Method(method) if method else None
-    except ValueError:
-        raise InvalidInputError(f"a request for unknown method {method}") from None
+    if method not in _METHODS:
+        raise InvalidInputError(f"a request for unknown method {method}")
     return Message(
         as_int(fields[0], 0, 0xFFFFFFFF),
-        PeerId(as_bytes(fields[1], 20)),
-        PeerId(to) if to else None,
-        decode_endpoint(endpoint) if endpoint else None,
-        known,
+        read_peer(as_bytes(fields[1], 20)),
+        read_peer(to) if to else None,
+        _read_endpoint(endpoint) if endpoint else None,
+        _METHODS[method],
         as_tuple(fields[5], 0),
     )
 
