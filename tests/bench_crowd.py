@@ -26,7 +26,6 @@ from p2pdist.discovery.maintenance import Maintenance
 from p2pdist.discovery.node import DiscoveryNode
 from p2pdist.discovery.protocol import DhtProtocol
 from p2pdist.discovery.publisher import Publisher
-from p2pdist.discovery.server import DhtServer
 from p2pdist.discovery.settings import DiscoverySettings
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository

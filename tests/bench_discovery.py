@@ -144,13 +144,16 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200)
     parser.add_argument("--flash", type=int, default=30)
     parser.add_argument("--age", type=float, default=1.0, help="seconds between announcing and looking")
-    parser.add_argument("--crowd", type=int, default=0, help="count the datagrams of so many nodes that pull at once")
+    parser.add_argument(
+        "--crowd", type=int, default=0, help="count the datagrams of so many nodes that pull at once"
+    )
     parser.add_argument("--uvloop", action="store_true")
     args = parser.parse_args()
-    if args.crowd:
-        work = crowd(args.crowd)
-    else:
-        work = measure(args.nodes, args.dead, args.records, args.flash, args.age, Tuning())
+    work = (
+        crowd(args.crowd)
+        if args.crowd
+        else measure(args.nodes, args.dead, args.records, args.flash, args.age, Tuning())
+    )
     if args.uvloop:
         import uvloop
 

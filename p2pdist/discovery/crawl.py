@@ -28,11 +28,12 @@ _MOST_RECORDS = 64
 @dataclass(frozen=True, slots=True)
 class Found:
     """Where a key's records belong, nearest first; who may belong there too but has not answered yet; the records met
-    on the way, one for each peer."""
+    on the way, one for each peer; whether any node was named that this one had not heard from."""
 
     nearest: list[Neighbour]
     stragglers: list[Neighbour]
     records: dict[PeerId, Record]
+    news: bool = False
 
 
 class Crawl:
@@ -55,6 +56,7 @@ class Crawl:
             target, width=width, alpha=protocol.tuning.alpha, enough=enough
         )
         self._records: dict[PeerId, Record] = {}
+        self._news = False
         self._hedges: set[Hedge] = set()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -71,7 +73,7 @@ class Crawl:
             deadline.cancel()
             for hedge in self._hedges:
                 hedge.cancel()
-        return Found(self._lookup.nearest(), self._lookup.stragglers(), self._records)
+        return Found(self._lookup.nearest(), self._lookup.stragglers(), self._records, self._news)
 
     def _go_on(self) -> None:
         if self._over.done():
@@ -117,13 +119,21 @@ class Crawl:
 
     def _take(self, node: Neighbour, answer: Body) -> bool:
         contacts, records = (codec.as_tuple(part, 0) for part in codec.as_tuple(answer, 2)[:2])
-        hearsay = (as_contact(contact) for contact in contacts[:_MOST_CONTACTS])
-        reached = (c for c in hearsay if c is not None and self._protocol.family.reaches(c[1]))
-        candidates = (self._protocol.router.hearsay(peer, endpoint) for peer, endpoint in reached)
-        self._lookup.learn(candidate for candidate in candidates if candidate is not None)
+        candidates = [told_of(contact, self._protocol) for contact in contacts[:_MOST_CONTACTS]]
+        known = [candidate for candidate in candidates if candidate is not None]
+        self._news = self._news or any(candidate.heard is None for candidate in known)
+        self._lookup.learn(known)
         read = read_records(records, self._wanted, node)
         merge(self._records, read)
         return bool(read)
+
+
+def told_of(contact: object, protocol: DhtProtocol) -> Neighbour | None:
+    """The node that an answer names; None for one of no use, a suspect, or this node itself."""
+    read = as_contact(contact)
+    if read is None or not protocol.family.reaches(read[1]):
+        return None
+    return protocol.router.hearsay(*read)
 
 
 def read_records(values: tuple[object, ...], wanted: int, teller: Neighbour) -> list[Record]:

@@ -136,17 +136,29 @@ class Maintenance:
 
     async def look_around(self) -> None:
         """Meet the nodes nearest to this one, and some far away: their answers fill the table."""
-        await self._server.crawl(ContentKey(self._server.settings.peer.raw))
-        await self._server.crawl(ContentKey(self._dice.randbytes(20)))
+        await self._look(near=True)
+        await self._look(near=False)
+
+    async def _look(self, *, near: bool) -> bool:
+        """One half of that; whether it brought any news."""
+        before = self._server.table.changed
+        raw = self._server.settings.peer.raw if near else self._dice.randbytes(20)
+        found = await self._server.crawl(ContentKey(raw))
+        return found.news or self._server.table.changed != before
 
     async def _settle_in(self) -> None:
-        """Where many nodes start at once, whom one meets first knows few others yet: look again, ever less often."""
+        """Where many nodes start at once, whom one meets first knows few others yet: look again, ever less often. After two
+        looks without news, one at those nearby and one elsewhere, not before someone new is heard from."""
         await self._greeted.wait()
-        for pause in _LOOKS:
+        in_vain = 0
+        for number, pause in enumerate(_LOOKS):
+            before = self._server.table.changed
             await self._clock.sleep(pause * self._dice.uniform(0.8, 1.2))
             await self._greet_some()
-            if len(self._server.table):
-                await self.look_around()
+            if self._server.table.changed != before:
+                in_vain = 0
+            if len(self._server.table) and in_vain < 2:
+                in_vain = 0 if await self._look(near=number % 2 == 0) else in_vain + 1
 
     async def _probe(self) -> None:
         """Ask suspects when they are due, and now and then those quiet for long, before a pull has to find out."""

@@ -49,7 +49,8 @@ class RoundTrip:
 
 
 class Neighbour(Node):  # type: ignore[misc]  # kademlia has no type information
-    """A node of the DHT and what is known of it. ``heard`` is when it last sent something, None if it never did."""
+    """A node of the DHT and what is known of it. ``heard`` is when it last sent something, None if it never did;
+    ``since``, when it was first heard from since it started."""
 
     id: bytes
     long_id: int
@@ -62,6 +63,7 @@ class Neighbour(Node):  # type: ignore[misc]  # kademlia has no type information
         self.endpoint = endpoint
         self.rtt = RoundTrip()
         self.heard: float | None = None
+        self.since = float("-inf")
         self.session = b""
         self._encoded = b""
 
@@ -88,11 +90,13 @@ class Suspect:
 
 
 class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type information
-    """The routing table of the node ``me``; all times are the caller's ``now``."""
+    """The routing table of the node ``me``; all times are the caller's ``now``. ``changed`` is when a node was last heard
+    from for the first time, or after it was restarted."""
 
     def __init__(self, me: PeerId, bucket: int) -> None:
         self._known: dict[bytes, Neighbour] = {}
         self._suspects: OrderedDict[bytes, Suspect] = OrderedDict()
+        self.changed = float("-inf")
         super().__init__(None, bucket, Node(me.raw))
 
     def __len__(self) -> int:
@@ -103,6 +107,8 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
         known = self._met(peer)
         neighbour = known or self._cleared(peer) or Neighbour(peer, endpoint)
         news = known is None or neighbour.session != session
+        if neighbour.session != session:
+            self.changed = neighbour.since = now
         if neighbour.endpoint is not endpoint and neighbour.endpoint != endpoint:
             neighbour.move(endpoint)
         neighbour.heard, neighbour.session = now, session
@@ -148,6 +154,11 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
                 suspect.due = now + PROBE_AFTER[min(suspect.probes, len(PROBE_AFTER) - 1)]
                 asked.append(suspect.neighbour)
         return asked
+
+    @property
+    def whole(self) -> bool:
+        """Whether there was room for everyone met."""
+        return all(len(bucket) < self.ksize for bucket in self.buckets)
 
     def known(self, peer: PeerId) -> Neighbour | None:
         """The contact, if it is in the table."""

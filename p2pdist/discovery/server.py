@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 from kademlia.network import Server
 from kademlia.node import Node
@@ -27,6 +29,8 @@ from p2pdist.wire.codec import Method
 from p2pdist.wire.datagram import SESSION_BYTES, Sealer
 from p2pdist.wire.records import ContentKey
 
+_HANDED_OVER = 15.0
+
 
 class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type information
     """One node's sockets, contacts and records; asks the network, decides nothing."""
@@ -43,6 +47,7 @@ class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type informati
         self.dice = dice
         self.table = ContactTable(settings.peer, tuning.bucket)
         self.family = Family(settings.listen_host)
+        self._nobody_new_at = float("-inf")
         self.protocol = self._create_protocol()
 
     def _create_protocol(self) -> DhtProtocol:
@@ -92,22 +97,50 @@ class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type informati
 
     async def crawl(self, key: ContentKey, wanted: int = NOTHING, *, enough: int | None = None) -> Found:
         """Find the live nodes nearest to ``key``, and the records met on the way."""
-        width = self.settings.tuning.replicas
-        start = self.table.find_neighbors(Node(key.raw), self.settings.tuning.bucket)
+        start, began = self.near(key, self.settings.tuning.bucket), self.clock.now()
         if not start:
             return Found([], [], {})
-        return await Crawl(self.protocol, key, wanted=wanted, width=width, enough=enough).run(start)
+        found = await Crawl(self.protocol, key, wanted=wanted, width=self._width(enough), enough=enough).run(
+            start
+        )
+        self._nobody_new_at = float("-inf") if found.news else began
+        return found
+
+    def near(self, key: ContentKey, most: int) -> list[Neighbour]:
+        """The contacts nearest to ``key``."""
+        return self.table.find_neighbors(Node(key.raw), most)
+
+    @property
+    def settled(self) -> bool:
+        """Whether this node knows everyone, as far as one can know: there is room for all in its table, and since it last
+        met someone new a search has named nobody it had not met. The nearest need not be searched for then."""
+        return self.table.changed < self._nobody_new_at and self.table.whole
+
+    def _width(self, enough: int | None) -> int:
+        """Of how many of the nearest to hear. Where everyone is known, and nobody came so lately that he may not have
+        been handed yet what belongs to him, a few that hold nothing are proof enough that there is nothing."""
+        replicas = self.settings.tuning.replicas
+        if enough is None or not self.settled or self.clock.now() - self.table.changed < _HANDED_OVER:
+            return replicas
+        return min(replicas, enough + 1)
 
     async def ask_all(
-        self, targets: list[Neighbour], method: Method, body: Body, *, insist: Neighbour | None = None
+        self,
+        targets: list[Neighbour],
+        method: Method,
+        body: Body,
+        *,
+        insist: Neighbour | None = None,
+        bodies: Mapping[Neighbour, Body] = MappingProxyType({}),
     ) -> dict[Neighbour, Body]:
         """Ask many at once: the answers that came before it made no sense to wait longer.
 
-        ``insist`` is waited for with all the patience there is, the others as a lookup waits.
+        ``insist`` is waited for with all the patience there is, the others as a lookup waits. Those in ``bodies`` are
+        asked that instead.
         """
         if not targets:
             return {}
-        return await _Round(self.protocol, targets, insist).run(method, body)
+        return await _Round(self.protocol, targets, insist).run(method, body, bodies)
 
 
 class _Round:
@@ -122,9 +155,11 @@ class _Round:
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._hedges: dict[Neighbour, Hedge] = {}
 
-    async def run(self, method: Method, body: Body) -> dict[Neighbour, Body]:
+    async def run(
+        self, method: Method, body: Body, bodies: Mapping[Neighbour, Body]
+    ) -> dict[Neighbour, Body]:
         for target in self._targets:
-            self._protocol.call(target, method, body, partial(self._answered, target))
+            self._protocol.call(target, method, bodies.get(target, body), partial(self._answered, target))
             if target is not self._insist:
                 self._hedges[target] = Hedge(self._protocol, target, self._settle)
         try:
