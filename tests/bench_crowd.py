@@ -86,7 +86,7 @@ def _named(owner: type, method: str, cause: str) -> None:
 def count_causes() -> None:
     """From here on each request is counted by its cause."""
     for owner, method, cause in (
-        (Maintenance, "look_around", "look around"),
+        (Maintenance, "_look", "look around"),
         (Maintenance, "_greet", "greet"),
         (Maintenance, "_ping", "probe"),
         (Publisher, "hand_over", "hand over"),

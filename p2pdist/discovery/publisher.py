@@ -202,10 +202,10 @@ class Publisher:
         all, when all are known."""
         placed_at, most = published.placed_at, self._copies(published)
         lately = placed_at is not None and self._clock.now() - placed_at < _STORERS_KNOWN_FOR
-        if lately and published.storers and not self._thin(published):
-            if all(self._server.table.alive(storer) for storer in published.storers):
-                distance = int.from_bytes(key.raw, "big")
-                return sorted(published.storers, key=lambda storer: storer.long_id ^ distance)[:most]
+        alive = bool(published.storers) and all(map(self._server.table.alive, published.storers))
+        if lately and alive and not self._thin(published):
+            distance = int.from_bytes(key.raw, "big")
+            return sorted(published.storers, key=lambda storer: storer.long_id ^ distance)[:most]
         return self._server.near(key, most) if self._server.settled else None
 
     def _copies(self, published: Published) -> int:
@@ -231,7 +231,8 @@ class Publisher:
                 self._read(verdict, storer, storer.long_id ^ distance, answer)
         published.storers, published.placed_at = tuple(targets), self._clock.now()
         published.unsure = tuple(target for target in missing if target not in answers)
-        return verdict.complete and all(self._server.table.alive(target) for target in targets)
+        enough = published.tag is not None or verdict.complete
+        return enough and all(map(self._server.table.alive, targets))
 
     async def _ask_to_keep(
         self, targets: list[Neighbour], key: ContentKey, published: Published
