@@ -47,13 +47,14 @@ class Crawl:
         wanted: int = NOTHING,
         width: int,
         enough: int | None = None,
+        sparing: bool = False,
     ) -> None:
         self._protocol = protocol
         self._key = key
         self._wanted = wanted
         target = int.from_bytes(key.raw, "big")
         self._lookup: Lookup[Neighbour] = Lookup(
-            target, width=width, alpha=protocol.tuning.alpha, enough=enough
+            target, width=width, alpha=protocol.tuning.alpha, enough=enough, sparing=sparing
         )
         self._records: dict[PeerId, Record] = {}
         self._news = False

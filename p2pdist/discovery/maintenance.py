@@ -30,6 +30,10 @@ _QUIET_PINGS = 6
 _SWEEP_EVERY = 60.0
 _LOOKS = (0.3, 0.7, 1.5, 3.0, 6.0, 15.0, 30.0, 60.0, 120.0)
 
+_LOOKS_IN_VAIN = 3
+_LOOKS_WIDE = 3
+_QUARTERS = (0, 2, 3, 1)
+
 
 class Maintenance:
     """The upkeep of one node; ``run`` in the node's task group."""
@@ -136,19 +140,21 @@ class Maintenance:
 
     async def look_around(self) -> None:
         """Meet the nodes nearest to this one, and some far away: their answers fill the table."""
-        await self._look(near=True)
-        await self._look(near=False)
+        await self._look(0)
+        await self._look(self._dice.randrange(1, 4))
 
-    async def _look(self, *, near: bool) -> bool:
-        """One half of that; whether it brought any news."""
+    async def _look(self, quarter: int) -> bool:
+        """Meet those near to this node (0), or to some place in another quarter of the space; whether that was news."""
         before = self._server.table.changed
-        raw = self._server.settings.peer.raw if near else self._dice.randbytes(20)
+        raw = self._server.settings.peer.raw
+        if quarter:
+            raw = bytes([raw[0] ^ quarter << 6]) + self._dice.randbytes(19)
         found = await self._server.crawl(ContentKey(raw))
         return found.news or self._server.table.changed != before
 
     async def _settle_in(self) -> None:
-        """Where many nodes start at once, whom one meets first knows few others yet: look again, ever less often. After two
-        looks without news, one at those nearby and one elsewhere, not before someone new is heard from."""
+        """Where many nodes start at once, whom one meets first knows few others yet: look again, ever less often. After
+        three looks in different directions without news, not before someone new is heard from."""
         await self._greeted.wait()
         in_vain = 0
         for number, pause in enumerate(_LOOKS):
@@ -157,8 +163,11 @@ class Maintenance:
             await self._greet_some()
             if self._server.table.changed != before:
                 in_vain = 0
-            if len(self._server.table) and in_vain < 2:
-                in_vain = 0 if await self._look(near=number % 2 == 0) else in_vain + 1
+            if len(self._server.table) and number < _LOOKS_WIDE:
+                await self.look_around()
+            elif len(self._server.table) and in_vain < _LOOKS_IN_VAIN:
+                quarter = _QUARTERS[number % len(_QUARTERS)]
+                in_vain = 0 if await self._look(quarter) else in_vain + 1
 
     async def _probe(self) -> None:
         """Ask suspects when they are due, and now and then those quiet for long, before a pull has to find out."""

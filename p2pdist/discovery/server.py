@@ -100,9 +100,9 @@ class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type informati
         start, began = self.near(key, self.settings.tuning.bucket), self.clock.now()
         if not start:
             return Found([], [], {})
-        found = await Crawl(self.protocol, key, wanted=wanted, width=self._width(enough), enough=enough).run(
-            start
-        )
+        width, sparing = self._width(enough), self.settled
+        crawl = Crawl(self.protocol, key, wanted=wanted, width=width, enough=enough, sparing=sparing)
+        found = await crawl.run(start)
         self._nobody_new_at = float("-inf") if found.news else began
         return found
 

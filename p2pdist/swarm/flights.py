@@ -61,14 +61,19 @@ class Flights:
             del self.pieces[piece]
         return True
 
-    def stalled(self, before: float, *, since_start: bool = False) -> list[tuple[int, Member]]:
-        """Flights without progress (or, since_start, that began) before ``before``."""
+    def stalled(self, before: float) -> list[tuple[int, Member]]:
+        """Flights without progress since ``before``."""
         return [
             (piece, member)
             for piece, flights in self.pieces.items()
             for member, flight in flights.items()
-            if (flight.since if since_start else flight.progressed) < before
+            if flight.progressed < before
         ]
+
+    def began(self, piece: int, member: Member, after: float) -> bool:
+        """Whether the flight began after ``after``."""
+        flight = self.pieces.get(piece, {}).get(member)
+        return flight is not None and flight.since > after
 
     def coming(self, has: Callable[[Member, int], bool]) -> int:
         """How many pieces are arriving, or are about to, as their source has them."""

@@ -37,6 +37,7 @@ from p2pdist.swarm.division import Division
 from p2pdist.swarm.duty import Duty
 from p2pdist.swarm.flights import Flights
 from p2pdist.swarm.geometry import Geometry
+from p2pdist.swarm.laggards import Laggards
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import seed_of, weight
 from p2pdist.swarm.ring import Ring
@@ -65,8 +66,11 @@ class Planner:
         self._division = Division(self._seed, self.settings, now)
         parts = self._members, self._flights, self._division
         self._ring = Ring((zone, self._seed))
-        self._choice = Choice(geometry.count, self._seed, self.held, *parts, self._ring, self.settings)
-        self._duty = Duty(geometry, self._choice, *parts, self._ring, self.settings)
+        self._laggards = Laggards(self.held, self._members, self._flights, self._ring, self.settings)
+        self._choice = Choice(
+            geometry.count, self._seed, self.held, *parts, self._ring, self._laggards, self.settings
+        )
+        self._duty = Duty(geometry, self._choice, *parts, self._ring, self._laggards, self.settings)
         self._started = False
         self._arrived = now
         self._gave_up = False
@@ -77,6 +81,7 @@ class Planner:
             ev.MemberHas: self._member_has,
             ev.MemberClaims: self._member_claims,
             ev.MemberReleases: self._member_releases,
+            ev.MembersLag: self._members_lag,
             ev.Announced: self._announced,
             ev.Progressed: self._progressed,
             ev.PieceHeld: self._piece_held,
@@ -256,6 +261,16 @@ class Planner:
                 self._drop_relays(piece)
         self._replan(now)
 
+    def _members_lag(self, event: ev.MembersLag, now: float) -> None:
+        reporter = self._members.table.get(event.peer)
+        if reporter is None:
+            return
+        for peer in event.lagging:
+            member = self._members.table.get(peer)
+            if member is not None or peer == self.me:
+                self._go_past(member, now, said_by=reporter)
+        self._replan(now)
+
     def _announced(self, event: ev.Announced, now: float) -> None:
         self._division.announced(event.ahead, now)
 
@@ -269,6 +284,7 @@ class Planner:
             return
         member = self._members.table.get(event.source)
         if member is not None and self._flights.progressed(event.piece, member, now):
+            self._laggards.progressed(event.piece, member, event.size)
             member.progressed = now
             member.strikes = 0
 
@@ -432,7 +448,7 @@ class Planner:
         if self.complete:
             return
         self._leave_what_stalls(now)
-        self._step_over_laggards(now)
+        self._find_laggards(now)
         self._division.spread.expire(now)
         self._finish_fast(now)
         self._replan(now)
@@ -472,31 +488,26 @@ class Planner:
             return True
         return not self._flights.lately(piece, member, now - self.settings.relay_stall)
 
-    def _step_over_laggards(self, now: float) -> None:
-        """What most others have had for a while should be here: the neighbour that it is to come from is slow. When that
-        is so of several neighbours, it is this host that is."""
-        settings, members = self.settings, self._members
-        patience = max(settings.lag, 2.0 * self._division.spread.typical)
-        waiting = set(self._flights.stalled(now - 3.0 * patience, since_start=True))
-        late: dict[Member, list[int]] = {}
-        for piece, member in self._flights.stalled(now - patience, since_start=True):
-            if not members.has(member, piece) and (piece, member) not in waiting:
-                continue  # it may be waiting for a slow one itself, and about to step over that
-            having = sum(
-                piece in other.have for other in members.holders.get(piece, ()) if other is not member
-            )
-            if having * 2 > self._choice.leechers:
-                late.setdefault(member, []).append(piece)
-        stepped_over = sum(member.lags_until > now for member in members.table.values())
-        enough = 1 if self._choice.lacking <= settings.endgame else settings.late
-        late = {member: pieces for member, pieces in late.items() if len(pieces) >= enough}
-        if len(late) != 1 or stepped_over >= settings.laggards:
-            return
-        for member, pieces in late.items():
-            member.lags = min(4, member.lags + 1)
-            member.lags_until = now + settings.lag_pause * 2**member.lags
-            for piece in pieces:
-                self._drop(piece, member)
+    def _find_laggards(self, now: float) -> None:
+        verdict = self._laggards.judge(now)
+        if verdict is not None and self._go_past(verdict.member, now, said_by=None):
+            peer = self.me if verdict.member is None else verdict.member.peer
+            self._out.append(ev.Tell(lagging=(peer,)))
+        trial = self._laggards.look(now)
+        if trial is not None:
+            for piece in trial.pieces:
+                self._drop(piece, trial.member)
+                self._ask(trial.other, piece, now)
+
+    def _go_past(self, member: Member | None, now: float, *, said_by: Member | None) -> bool:
+        """Pieces are not to come by a member (None: this host) any more; whether that counts."""
+        if not self._laggards.note(member, now, said_by=said_by):
+            return False
+        if member is not None:
+            for piece in self._flights.from_member(member):
+                if not self._members.has(member, piece) or len(self._members.holders.get(piece, ())) > 1:
+                    self._drop(piece, member)
+        return True
 
     def _finish_fast(self, now: float) -> None:
         """Endgame: ask a second source for the last pieces when the first takes long."""

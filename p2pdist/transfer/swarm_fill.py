@@ -39,6 +39,7 @@ from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_hub import SwarmHub
 from p2pdist.transfer.swarm_pieces import Inflow, Inflows, Run
 from p2pdist.wire.swarm_messages import (
+    MAX_LAGGING,
     MAX_MEMBERS,
     Join,
     Leave,
@@ -53,8 +54,8 @@ logger = logging.getLogger(__name__)
 JOIN_WAIT = 1.0
 SETTLE = 0.03  # those who came in the same instant learn of each other; then all divide the pieces alike
 TICK = 0.25
-LOOK_AGAIN = (0.5, 2.0, 4.0)
-LOOK_EVERY = 8.0
+LOOK_AGAIN = (0.5, 1.5, 4.0, 10.0)
+LOOK_EVERY = 20.0
 FLUSH_DELAY = 0.8  # what is held may be told late: who needs a piece gets it along the ring
 STEP_SECONDS = 0.2
 FAILURES = 3  # in a row: the peer is left to itself, until it is found again
@@ -265,6 +266,8 @@ class _Session:
                 self._hear(sender, message.have)
             if message.release:
                 self._handle(ev.MemberReleases(sender, message.release))
+            if message.lagging:
+                self._handle(ev.MembersLag(sender, message.lagging))
         else:
             self._gone(sender)
 
@@ -412,7 +415,7 @@ class _Session:
     async def _take_step(self, piece: int, at: int, part: memoryview, provider: Provider) -> None:
         start, _ = self._geometry.span(piece)
         await self._target.receive(start + at, part, Source.PEER, provider)
-        self._handle(ev.Progressed(piece, provider.peer))
+        self._handle(ev.Progressed(piece, provider.peer, len(part)))
 
     def _peer_failed(self, provider: Provider, piece: int, error: P2PDistError) -> None:
         self._last_error = error
@@ -492,7 +495,7 @@ class _Session:
         piece, offset, part = run.left[0], run.offset, run.step()
         await self._target.receive(offset, part, Source.UPSTREAM, None)
         digest = run.took(part)
-        self._handle(ev.Progressed(piece, None))
+        self._handle(ev.Progressed(piece, None, len(part)))
         if digest is not None:
             self._got(piece, digest, from_upstream=True)
 
@@ -608,7 +611,7 @@ class _Session:
     def _tell(self, command: ev.Tell) -> None:
         self._outbox.append(command)
         first_hand = any(self._attested.is_true(piece) for piece in command.have)
-        if command.claim or command.release or first_hand:
+        if command.claim or command.release or command.lagging or first_hand:
             self._flush()
         elif self._flush_handle is None:
             delay = FLUSH_DELAY * max(1.0, len(self._neighbours) / 8)
@@ -625,8 +628,9 @@ class _Session:
         have = tuple((p, self._attested.first_hand(p)) for p in pieces)
         claim = tuple(p for tell in told for p in tell.claim)
         release = tuple(p for tell in told for p in tell.release)
-        if have or claim or release:
-            self._broadcast(encode(Update(self._target.digest, have, claim, release)))
+        lagging = tuple(dict.fromkeys(peer for tell in told for peer in tell.lagging))[:MAX_LAGGING]
+        if have or claim or release or lagging:
+            self._broadcast(encode(Update(self._target.digest, have, claim, release, lagging)))
 
     def _broadcast(self, frame: bytes) -> None:
         for peer, provider in self._neighbours.items():

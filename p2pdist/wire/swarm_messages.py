@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
-from p2pdist.records import Provider
+from p2pdist.records import PeerId, Provider
 from p2pdist.wire.codec import (
     BAD_MSGPACK,
     as_bool,
@@ -35,6 +35,7 @@ MAX_FRAME = 64 * 1024
 MAX_PIECES = 1 << 15
 MAX_LISTED = 4096
 MAX_MEMBERS = 32
+MAX_LAGGING = 4
 PIECE_DIGEST = 16
 _MAX_SIZE = 1 << 50
 _JOIN, _UPDATE, _LEAVE = 1, 2, 3
@@ -69,12 +70,13 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """``have`` are (piece, piece digest)."""
+    """``have`` are (piece, piece digest); ``lagging``: members that cannot keep up."""
 
     digest: Digest
     have: tuple[tuple[int, bytes], ...] = ()
     claim: tuple[int, ...] = ()
     release: tuple[int, ...] = ()
+    lagging: tuple[PeerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,8 @@ def _fields(message: SwarmMessage) -> tuple[object, ...]:
     if isinstance(message, Update):
         pieces = [piece for piece, _ in message.have]
         digests = b"".join(digest for _, digest in message.have)
-        return (_UPDATE, name, pieces, digests, list(message.claim), list(message.release))
+        fields = (_UPDATE, name, pieces, digests, list(message.claim), list(message.release))
+        return (*fields, [peer.raw for peer in message.lagging]) if message.lagging else fields
     return (_LEAVE, name)
 
 
@@ -190,7 +193,15 @@ def _decode_update(digest: Digest, fields: tuple[object, ...]) -> Update:
     if type(digests) is not bytes or len(digests) != len(pieces) * PIECE_DIGEST:
         raise InvalidInputError("each piece that is held comes with its digest")
     parts = [digests[at : at + PIECE_DIGEST] for at in range(0, len(digests), PIECE_DIGEST)]
-    return Update(digest, tuple(zip(pieces, parts, strict=True)), _pieces(fields[4]), _pieces(fields[5]))
+    have = tuple(zip(pieces, parts, strict=True))
+    return Update(digest, have, _pieces(fields[4]), _pieces(fields[5]), _lagging(fields))
+
+
+def _lagging(fields: tuple[object, ...]) -> tuple[PeerId, ...]:
+    """A field that earlier versions do not have."""
+    if len(fields) < 7:
+        return ()
+    return tuple(PeerId(as_bytes(peer, 20)) for peer in as_tuple(fields[6], 0, MAX_LAGGING))
 
 
 def _pieces(value: object) -> tuple[int, ...]:
