@@ -22,11 +22,12 @@ from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings
 
-_OWED = 2
-_GAINED = 3
-_MUCH = 0.5
-_BETTER = 2.5
+_OWED = 3
+_GAINED = 6
+_MUCH = 1 / 3
+_BETTER = 3
 _TRIED = 4
+_TRIAL = 0.75
 _LONGEST_TRIAL = 2.0
 
 
@@ -129,7 +130,9 @@ class Laggards:
         trial = self._trial
         if trial is None:
             return None
-        over = trial.pieces.isdisjoint(self._flights.pieces) or now - trial.since >= _LONGEST_TRIAL
+        took = now - trial.since
+        over = took >= _TRIAL and trial.pieces.isdisjoint(self._flights.pieces)
+        over = over or took >= _LONGEST_TRIAL
         if not over:
             return None
         self._trial, self._quiet_until = None, now + self._settings.lag_pause / 4

@@ -24,7 +24,7 @@ class PlannerSettings:
 
     per_peer: int = 2
     relayed: int = 64
-    lag: float = 0.4
+    lag: float = 0.8
     lag_window: float = 2.0
     lag_pause: float = 30.0
     flights: int = 64
