@@ -106,6 +106,11 @@ class ContainerdContent:
         """How many blobs, how many bytes, and how many blobs are still to be checked."""
         return len(self._held), sum(each.stamp.size for each in self._held.values()), len(self._pending)
 
+    def offered(self) -> tuple[int, int]:
+        """How many of the blobs that are held may go to other hosts, and their bytes."""
+        sizes = [each.stamp.size for each in self._held.values() if each.shared]
+        return len(sizes), sum(sizes)
+
     def gone(self) -> list[Digest]:
         """What is no longer held, since the last call."""
         found, self._gone = list(self._gone), {}
