@@ -28,7 +28,9 @@ try:
 except ImportError:
     zstd = None
 else:
-    PACKS["zstd"] = zstd.compress
+    PACKS["zstd"] = lambda data: bytes(
+        zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1})
+    )
 
 
 @pytest.fixture(autouse=True)
