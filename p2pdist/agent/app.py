@@ -20,6 +20,7 @@ from p2pdist.agent.image_answers import ImageAnswers
 from p2pdist.agent.overview import Overview
 from p2pdist.agent.seeding import beside_containerd
 from p2pdist.agent.sources import ImportCommands, WarmCommands
+from p2pdist.agent.tracing import traced, tracing_to
 from p2pdist.api.admin import AdminPart, AdminSettings, build_admin_app
 from p2pdist.api.admin_images import add_image_routes
 from p2pdist.api.admin_import import ImportRoutes, ImportSettings
@@ -28,6 +29,7 @@ from p2pdist.api.dashboard.routes import Dashboard
 from p2pdist.api.diagnostics import add_diagnostics
 from p2pdist.api.registry import build_registry_app
 from p2pdist.api.server import Listener, ListenerSettings
+from p2pdist.api.tracing import RequestTracer
 from p2pdist.clock import Clock, SystemClock
 from p2pdist.config.model import Config
 from p2pdist.config.secrets import read_cluster_key
@@ -40,6 +42,7 @@ from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.announce import Announcer
 from p2pdist.transfer.blobs import BlobService
 from p2pdist.transfer.context import TransferContext, TransferPolicy
+from p2pdist.transfer.hooks import TransferHooks
 from p2pdist.transfer.host_counts import HostCounts
 from p2pdist.transfer.importing import ImageImporter
 from p2pdist.transfer.limits import TokenBucket
@@ -48,6 +51,7 @@ from p2pdist.transfer.mirror import PullThroughMirror
 from p2pdist.transfer.pull import ImagePuller
 from p2pdist.transfer.warm import WarmJobs
 from p2pdist.transfer.warm_everywhere import ClusterWarmer, OwnHost
+from p2pdist.upstream.port import Upstream
 from p2pdist.upstream.registry_client import RegistryClient
 
 logger = logging.getLogger("p2pdist.agent")
@@ -74,17 +78,20 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
         store, seeding = await beside_containerd(config, disk, clock)
         peer = load_peer_id(config.agent.data_dir)
         async with (
+            tracing_to(config) as tracing,
             RegistryClient(
                 upstream_settings(config),
                 clock=clock,
                 on_response=metrics.upstream_response,
                 on_received=lambda _, size: metrics.received("upstream", size),
+                on_request=tracing.http_request if tracing else None,
             ) as upstream,
             _task_group() as links,
             join_cluster(config, key, peer, store, metrics, clock, links) as cluster,
             _task_group() as tasks,
         ):
-            context = _context(config, store, cluster, upstream, metrics, peer, clock)
+            asked, hooks = traced(tracing, upstream, CountTransfers(metrics))
+            context = _context(config, store, cluster, asked, hooks, peer, clock)
             cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
             backend.seeding = seeding
@@ -96,7 +103,7 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
                 partial(add_diagnostics, backend=Diagnostics(config, key, backend.metrics)),
                 *_command_parts(config, peer, disk, cluster, cases, tasks),
             ]
-            async with _listeners(config, cluster, cases, backend, metrics, parts) as running:
+            async with _listeners(config, cluster, cases, backend, metrics, parts, tracing) as running:
                 tasks.create_task(cases.announcer.run())
                 tasks.create_task(overview.run())
                 if seeding is not None:
@@ -125,8 +132,8 @@ def _context(
     config: Config,
     store: Store,
     cluster: Cluster,
-    upstream: RegistryClient,
-    metrics: Metrics,
+    upstream: Upstream,
+    hooks: TransferHooks,
     peer: PeerId,
     clock: Clock,
 ) -> TransferContext:
@@ -145,7 +152,7 @@ def _context(
         clock=clock,
         health=PeerHealth(peer.raw),
         policy=policy,
-        hooks=CountTransfers(metrics),
+        hooks=hooks,
         download=TokenBucket(config.limits.download, clock),
         upstream_limit=TokenBucket(config.limits.upstream, clock),
     )
@@ -196,10 +203,11 @@ async def _listeners(
     backend: Backend,
     metrics: Metrics,
     parts: list[AdminPart],
+    tracer: RequestTracer | None,
 ) -> AsyncIterator[Running]:
     mirror = PullThroughMirror(cases.context, cases.blobs, cases.manifests)
     front = Listener(
-        build_registry_app(mirror, metrics),
+        build_registry_app(mirror, metrics, tracer=tracer),
         ListenerSettings("mirror.listen", max_connections=config.mirror.max_connections),
     )
     admin = Listener(

@@ -80,6 +80,8 @@ class Backend:
         )
         self._metrics.set_peers(len(self._cluster.discovery.contacts()), len(self._banned()))
         self._metrics.set_fetches(len(self._cases.blobs.fetches()))
+        if self.seeding is not None:
+            self.seeding.measure(self._metrics)
         if self._cluster.node is not None:
             self._metrics.set_dht(self._cluster.node.counters(), self._cluster.node.state())
         return self._metrics.render(accept)

@@ -11,6 +11,7 @@ from p2pdist.oci.digest import Digest
 from p2pdist.store.containerd import ContainerdContent
 from p2pdist.store.port import Store
 from p2pdist.store.seeding import SeedingStore
+from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.announce import Announcer
 
 logger = logging.getLogger("p2pdist.agent")
@@ -32,6 +33,11 @@ class Seeding:
             announcer.committed(digest, shared=shared)
 
         await self._store.run(held, announcer.evictions)
+
+    def measure(self, metrics: Metrics) -> None:
+        """Set what ``metrics`` tells of it."""
+        blobs, size = self._content.offered()
+        metrics.set_seeded(blobs=blobs, size=size, pending=self._content.usage()[2])
 
     def status(self) -> dict[str, Any]:
         blobs, size, unchecked = self._content.usage()

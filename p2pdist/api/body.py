@@ -32,6 +32,7 @@ from p2pdist.oci.ranges import ByteRange, content_range, if_range_matches, multi
 from p2pdist.transfer.content import BytesSpan, FileSpan, Source, Span
 
 SMALL_FILE = 64 * 1024
+_AT_ONCE = 32 * 1024
 
 OnSent = Callable[[Source, int], None]
 
@@ -153,7 +154,6 @@ class BodySender:
 
     async def __aenter__(self) -> Self:
         self._writer = await self.response.prepare(self._request)
-        self._watch.start()
         return self
 
     async def __aexit__(
@@ -166,6 +166,8 @@ class BodySender:
 
     async def send(self, item: bytes | Span) -> None:
         """Send the next item; returns when there is room for more. Raises ClientGoneError."""
+        if self._meter.total or self._transport.get_write_buffer_size() or not _fits_at_once(item):
+            self._watch.start()
         try:
             if isinstance(item, FileSpan):
                 await self._send_file(item)
@@ -183,6 +185,7 @@ class BodySender:
             # The headers of an empty body leave here; for any other there is nothing left to write.
             await self.response.write_eof()
             if self._transport.get_write_buffer_size():
+                self._watch.start()
                 await self._flush(self._writer)
         except OSError as error:
             raise ClientGoneError("the client left before the end of the body") from error
@@ -228,6 +231,11 @@ class BodySender:
         )
         if sent < span.length:
             raise ClientGoneError("the client left in mid-body")
+
+
+def _fits_at_once(item: bytes | Span) -> bool:
+    """Whether an item, written first, never waits for its client: the transport takes as much before it says stop."""
+    return (len(item) if isinstance(item, bytes) else item.length) <= _AT_ONCE
 
 
 def _read_cached(span: FileSpan) -> bytearray | None:
@@ -296,7 +304,9 @@ class _Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._interval, self._check)
+        """Watch from now on; nothing when it is at it already."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._check)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -304,6 +314,7 @@ class _Watch:
             self._timer = None
 
     def _check(self) -> None:
+        self._timer = None
         if self._transport.is_closing():
             return
         left = self._transport.get_write_buffer_size() + _unacknowledged(self._transport)

@@ -44,8 +44,11 @@ class PullRecord:
 
     def log(self, client: str, now: float) -> None:
         """Write the line; ``client`` is its User-Agent, ``now`` in monotonic seconds."""
+        level = self._level()
+        if not logger.isEnabledFor(level):
+            return
         logger.log(
-            self._level(),
+            level,
             "%s %s %s",
             self._verb(),
             self.target.kind.value,

@@ -36,6 +36,7 @@ from p2pdist.api.target import (
     TagsTarget,
     parse_target,
 )
+from p2pdist.api.tracing import RequestTracer, note_pull, note_target, trace_requests
 from p2pdist.api.unconfigured import UnconfiguredLog
 from p2pdist.errors import P2PDistError
 from p2pdist.oci.content import BlobStat
@@ -80,11 +81,14 @@ class RegistrySettings:
 
 
 def build_registry_app(
-    mirror: Mirror, hooks: RegistryHooks, settings: RegistrySettings | None = None
+    mirror: Mirror,
+    hooks: RegistryHooks,
+    settings: RegistrySettings | None = None,
+    tracer: RequestTracer | None = None,
 ) -> web.Application:
     """The application of the mirror listener."""
     edge = _RegistryEdge(mirror, hooks, settings or RegistrySettings())
-    app = web.Application()
+    app = web.Application(middlewares=[] if tracer is None else [trace_requests(tracer)])
     app.router.add_route("*", "/{path:(?s:.*)}", edge.answer, expect_handler=_ignore_expect)
     return app
 
@@ -155,6 +159,7 @@ class _RegistryEdge:
         if path in ("/v2/", "/v2"):
             return web.Response(body=b"{}", headers={**API_VERSION, "Content-Type": "application/json"})
         target = parse_target(path, request.query.get("ns"))
+        note_target(target)
         self._check_allowed(target)
         if isinstance(target, ManifestTarget | BlobTarget):
             return await self._content(request, target)
@@ -179,6 +184,7 @@ class _RegistryEdge:
             except P2PDistError as error:
                 return _refuse(request, error, missing)
         pull = PullRecord(target, time.monotonic())
+        note_pull(pull)
         self._hooks.on_begun()
         try:
             if isinstance(target, ManifestTarget):

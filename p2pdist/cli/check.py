@@ -22,6 +22,7 @@ from p2pdist.cli.checks.local import (
     check_tls,
 )
 from p2pdist.cli.checks.network import check_network
+from p2pdist.cli.checks.traces import check_traces
 from p2pdist.cli.errors import ExitCode
 from p2pdist.cli.options import config_file, config_option, json_option
 from p2pdist.cli.output import clean, emit_json, print_table
@@ -77,6 +78,7 @@ def run_checks(file: Path | None, *, offline: bool) -> Iterator[Finding]:
     yield from check_ports(config, running_agent(config))
     yield check_clock()
     yield check_open_files()
+    yield from check_traces(config, offline=offline)
     if not offline:
         yield from asyncio.run(_check_network(config))
 

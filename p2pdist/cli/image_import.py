@@ -36,11 +36,11 @@ Examples:
   docker save -o app.tar registry.example.com/app:v3 && p2pdist import app.tar
   p2pdist import app.tar --as registry.example.com/app:v3
   skopeo copy docker://nginx:1.27 oci:layout:1.27 && p2pdist import layout --as nginx:1.27
-  p2pdist import images.tar --select app:v3 --json
+  p2pdist import images.tar.gz --select app:v3 --json
 \b
-PATH is an OCI layout (directory or tar), or what docker save writes. The image is pulled under its name as if a registry
-had answered with it; one from docker save has a digest of its own, since its layers are not compressed. Needs root, or
-the agent's user.""",
+PATH is an OCI layout (directory or tar), or what docker save writes; a tar may be compressed with gzip, bzip2 or xz. The
+image is pulled under its name as if a registry had answered with it; one from docker save has a digest of its own, since
+its layers are not compressed. Needs root, or the agent's user.""",
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(

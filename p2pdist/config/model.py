@@ -79,6 +79,16 @@ class TagsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetryConfig:
+    traces: str = ""
+
+    @property
+    def traces_url(self) -> str:
+        """Where spans are posted (OTLP specification, "OTLP/HTTP Request"); "" when they are not."""
+        return f"{self.traces}/v1/traces" if self.traces else ""
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryConfig:
     """One registry that may be mirrored. ``share`` false keeps its content off the cluster (fetched and cached, never
     announced or served to peers)."""
@@ -104,6 +114,7 @@ class Config:
     store: StoreConfig = StoreConfig()
     limits: LimitsConfig = LimitsConfig()
     tags: TagsConfig = TagsConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     registries: dict[str, RegistryConfig] = field(default_factory=dict)
     docker_config_file: Path | None = None
     source: Path | None = None

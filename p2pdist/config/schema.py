@@ -235,6 +235,20 @@ TAGS = Section(
         ),
     ),
 )
+TELEMETRY = Section(
+    "telemetry",
+    model.TelemetryConfig,
+    "What the agent tells beside metrics and logs.",
+    (
+        Key(
+            "traces",
+            values.ENDPOINT,
+            "An OpenTelemetry collector's OTLP/HTTP address; spans go to `/v1/traces` below it. Needs the extra `otel`: "
+            'see docs/monitoring.md. "": off.',
+            '"http://127.0.0.1:4318"',
+        ),
+    ),
+)
 REGISTRY = Section(
     REGISTRIES,
     model.RegistryConfig,
@@ -281,6 +295,6 @@ REGISTRY = Section(
         ),
     ),
 )
-SECTIONS = (AGENT, MIRROR, PEER, ADMIN, STORE, LIMITS, TAGS)
+SECTIONS = (AGENT, MIRROR, PEER, ADMIN, STORE, LIMITS, TAGS, TELEMETRY)
 BY_NAME = {section.name: section for section in SECTIONS}
 BY_ENV = {section.env_name(key): (section, key) for section in SECTIONS for key in section.keys}

@@ -229,6 +229,17 @@ def parse_url(value: object) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def parse_endpoint(value: object) -> str:
+    """``http://HOST[:PORT][/PATH]``, or https; "" for none; raises ValueError."""
+    text = _text(value, 300).strip().rstrip("/")
+    parts = urlsplit(text)
+    if parts.query or parts.fragment or not text.isascii() or " " in text:
+        raise ValueError("holds a query, a fragment or a space")
+    if text:
+        parse_url(f"{parts.scheme}://{parts.netloc}")
+    return text
+
+
 def parse_registry_name(text: str) -> str:
     """A registry's name as oci.reference reads it; raises ValueError."""
     try:
@@ -352,5 +363,6 @@ BOOTSTRAP = Kind(
     lambda value: "[" + ", ".join(quote(entry) for entry in value) + "]",
 )
 URL = Kind("URL", 'such as "https://registry.example.com:5000" (http only where you write it)', parse_url)
+ENDPOINT = Kind("URL", 'such as "http://127.0.0.1:4318"; "" for none', parse_endpoint)
 FILE = Kind("path", "a file's path", _path, _show_paths)
 DIRECTORY = Kind("path", "an absolute path of a directory", _required_path, _show_paths)

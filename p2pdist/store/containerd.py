@@ -28,7 +28,7 @@ from p2pdist.oci.digest import Digest, Hasher
 from p2pdist.store.containerd_marks import MAX_BLOBS, Stamp, read_marks, write_marks
 from p2pdist.store.hops import Hops
 from p2pdist.store.port import BlobInfo
-from p2pdist.store.reader import DamagedBlobError, DiskReader, open_blob
+from p2pdist.store.reader import DamagedBlobError, DiskReader, close_reader, open_blob
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,11 @@ class ContainerdContent:
         """How many blobs, how many bytes, and how many blobs are still to be checked."""
         return len(self._held), sum(each.stamp.size for each in self._held.values()), len(self._pending)
 
+    def offered(self) -> tuple[int, int]:
+        """How many of the blobs that are held may go to other hosts, and their bytes."""
+        sizes = [each.stamp.size for each in self._held.values() if each.shared]
+        return len(sizes), sum(sizes)
+
     def gone(self) -> list[Digest]:
         """What is no longer held, since the last call."""
         found, self._gone = list(self._gone), {}
@@ -116,7 +121,7 @@ class ContainerdContent:
         held = self._held.get(digest)
         if held is None:
             return None
-        return await self._hops.whole(self._open(digest, held), undo=_close)
+        return await self._hops.whole(self._open(digest, held), undo=close_reader)
 
     async def _open(self, digest: Digest, held: _Held) -> DiskReader | None:
         path = self._path(digest)
@@ -342,8 +347,3 @@ def _hash(descriptor: int, hasher: Hasher, offset: int, length: int) -> None:
             return
         hasher.update(data)
         offset += len(data)
-
-
-async def _close(reader: DiskReader | None) -> None:
-    if reader is not None:
-        reader.close()

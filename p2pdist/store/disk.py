@@ -26,13 +26,14 @@ from p2pdist.retention.policy import Candidate
 from p2pdist.store.accounts import Entry
 from p2pdist.store.disk_tags import DiskTags
 from p2pdist.store.hops import Hops, Turns
+from p2pdist.store.hot import MAX_SIZE, HotFiles
 from p2pdist.store.ingest import DiskIngest
 from p2pdist.store.layout import SHARED_MODE, translate
 from p2pdist.store.notes import BlobNotes
 from p2pdist.store.part import PartFile
 from p2pdist.store.port import BlobInfo, BlobReader, Ingest, TagEntry, Usage
 from p2pdist.store.reachable import reachable_blobs
-from p2pdist.store.reader import DamagedBlobError, DiskReader, check_blob, open_blob, read_blob
+from p2pdist.store.reader import DamagedBlobError, DiskReader, check_blob, close_reader, open_blob, read_blob
 from p2pdist.store.stocktaking import Stock, open_directory
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class DiskStore:
         self._putting = Turns()
         self._verifying = asyncio.Lock()
         self._notes = BlobNotes(stock.catalog, catalog_hops, clock)
+        self._hot = HotFiles()
         self._closed = False
 
     @classmethod
@@ -88,6 +90,7 @@ class DiskStore:
         for ingest in list(self._ingests.values()):
             await ingest.close()
         await self._hops.close()
+        self._hot.close()
         self._notes.flush()
         await self._catalog_hops.run(self._catalog.close)
         await self._catalog_hops.close()
@@ -104,9 +107,14 @@ class DiskStore:
 
     async def open(self, digest: Digest) -> BlobReader | None:
         self._require_open()
-        if self._accounts.get(digest) is None:
+        entry = self._accounts.get(digest)
+        if entry is None:
             return None
-        return await self._hops.whole(self._open(digest), undo=_close_reader)
+        if entry.verified and (fd := self._hot.open(digest, entry.size)) is not None:
+            self._use(digest)
+            release = partial(self._release, entry)
+            return DiskReader(self._info(digest), self._layout.blob(digest), fd, self._hops, release)
+        return await self._hops.whole(self._open(digest), undo=close_reader)
 
     async def _open(self, digest: Digest) -> DiskReader | None:
         entry = await self._hold(digest)
@@ -115,6 +123,7 @@ class DiskStore:
         release, path = partial(self._release, entry), self._layout.blob(digest)
         try:
             fd = await self._hops.run(open_blob, path, entry.size)
+            self._keep_hot(digest, entry, fd)
             return DiskReader(self._info(digest), path, fd, self._hops, release)
         except DamagedBlobError as error:
             release()
@@ -133,6 +142,9 @@ class DiskStore:
             raise InvalidInputError(
                 f"blob {digest} has {entry.size} bytes, and at most {limit} are read at once"
             )
+        if entry.verified and (body := self._hot.read(digest, entry.size)) is not None:
+            self._release(self._use(digest))
+            return body
         return await self._hops.whole(self._read(digest))
 
     async def _read(self, digest: Digest) -> bytes | None:
@@ -140,7 +152,10 @@ class DiskStore:
         if entry is None:
             return None
         try:
-            return await self._hops.run(read_blob, self._layout.blob(digest), entry.size)
+            body, fd = await self._hops.run(read_blob, self._layout.blob(digest), entry.size)
+            self._keep_hot(digest, entry, fd)
+            os.close(fd)
+            return body
         except DamagedBlobError as error:
             await self._drop_damaged(digest, entry, error)
             return None
@@ -151,9 +166,7 @@ class DiskStore:
         """Keep a blob from eviction until ``_release``, its digest checked; None when it is not held (any more)."""
         if self._accounts.get(digest) is None:
             return None
-        wall = self._clock.wall()
-        entry = self._accounts.hold(digest, wall)
-        self._notes.used(digest, wall)
+        entry = self._use(digest)
         if entry.verified:
             return entry
         try:
@@ -166,6 +179,16 @@ class DiskStore:
             self._release(entry)
             raise
         return entry
+
+    def _use(self, digest: Digest) -> Entry:
+        """Count a reader of what is held, and note when it was used."""
+        wall = self._clock.wall()
+        self._notes.used(digest, wall)
+        return self._accounts.hold(digest, wall)
+
+    def _keep_hot(self, digest: Digest, entry: Entry, fd: int) -> None:
+        if entry.size <= MAX_SIZE and self._accounts.get(digest) is entry:
+            self._hot.keep(digest, fd)
 
     def _release(self, entry: Entry) -> None:
         entry.readers -= 1
@@ -286,6 +309,8 @@ class DiskStore:
         if not victims:
             return
         blobs = [victim.digest for victim in victims if not victim.partial]
+        for digest in blobs:
+            self._hot.drop(digest)
         with self._leaving.busy(victim.digest for victim in victims):
             await self._tags.held_changed(blobs)
             try:
@@ -371,11 +396,6 @@ class DiskStore:
 
     async def pins(self) -> list[Reference]:
         return self._accounts.pins()
-
-
-async def _close_reader(reader: DiskReader | None) -> None:
-    if reader is not None:
-        reader.close()
 
 
 def _set_mode(path: Path, mode: int) -> None:

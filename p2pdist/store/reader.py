@@ -34,13 +34,15 @@ def open_blob(path: Path, size: int) -> int:
     return descriptor
 
 
-def read_blob(path: Path, size: int) -> bytes:
-    """In a thread: all of a small blob. Raises as ``open_blob`` does."""
-    with os.fdopen(open_blob(path, size), "rb") as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise translate(error, "reading", path) from error
+def read_blob(path: Path, size: int) -> tuple[bytes, int]:
+    """In a thread: all of a small blob, and a descriptor of it, which the caller closes. Raises as ``open_blob`` does."""
+    descriptor = open_blob(path, size)
+    try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(), descriptor
+    except OSError as error:
+        os.close(descriptor)
+        raise translate(error, "reading", path) from error
 
 
 def check_blob(path: Path, digest: Digest, size: int) -> None:
@@ -104,3 +106,9 @@ class DiskReader:
             os.close(self._fd)
             self._fd = -1
             self._release()
+
+
+async def close_reader(reader: DiskReader | None) -> None:
+    """Close it, if there is one."""
+    if reader is not None:
+        reader.close()

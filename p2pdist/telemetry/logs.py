@@ -58,6 +58,8 @@ def set_up_logging(level: str = "info", form: str = "text", stream: TextIO | Non
         raise ConfigError(f"agent.log_level = {level!r} is none of {', '.join(LEVELS)}")
     if form not in FORMATS:
         raise ConfigError(f"agent.log_format = {form!r} is none of {', '.join(FORMATS)}")
+    # Of no interest here, and looked up for each record otherwise (logging HOWTO, "Optimization").
+    logging.logProcesses = logging.logMultiprocessing = logging.logThreads = False
     target = stream or sys.stderr
     handler = logging.StreamHandler(target)
     journal = _is_journal(target)
@@ -116,8 +118,14 @@ class TextFormatter(_LineFormatter):
     """``TIME LEVEL LOGGER: MESSAGE key=value ...``; values that need it are quoted, as in JSON."""
 
     def _line(self, record: logging.LogRecord) -> str:
-        parts = [] if self._journal else [_timestamp(record.created)]
-        parts += [
+        # The same record comes to standard error and to the lines that are remembered (recent.py): it is written once.
+        text: str | None = getattr(record, "p2pdist_text", None)
+        if text is None:
+            text = record.p2pdist_text = self._text(record)
+        return text if self._journal else f"{_timestamp(record.created)} {text}"
+
+    def _text(self, record: logging.LogRecord) -> str:
+        parts = [
             f"{record.levelname.lower():<7}",
             f"{_short_name(record.name)}:",
             escape(self._message(record)),
@@ -184,7 +192,12 @@ def _shorten(text: str, limit: int) -> str:
 
 
 def _timestamp(seconds: float) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds * 1000) % 1000:03d}Z"
+    return f"{_whole_second(int(seconds))}.{int(seconds * 1000) % 1000:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _whole_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _short_name(name: str) -> str:

@@ -121,6 +121,17 @@ class Metrics:
         self._store_reserved = Gauge(
             "p2pdist_store_reserved_bytes", "Bytes reserved for downloads in progress.", registry=registry
         )
+        self._seeded_blobs = Gauge(
+            "p2pdist_seeded_blobs",
+            "Blobs of containerd's content store that are offered to the cluster without a copy.",
+            registry=registry,
+        )
+        self._seeded_bytes = Gauge("p2pdist_seeded_bytes", "Bytes of those blobs.", registry=registry)
+        self._seeding_pending = Gauge(
+            "p2pdist_seeding_pending_blobs",
+            "Blobs of containerd's content store that are still to be checked against their digest.",
+            registry=registry,
+        )
         self._peers = Gauge("p2pdist_peers", "Other agents that answered lately.", registry=registry)
         self._banned = Gauge("p2pdist_peers_banned", "Peers banned now.", registry=registry)
         self._active = Gauge("p2pdist_transfers", "Transfers in progress.", ("kind",), registry=registry)
@@ -201,6 +212,12 @@ class Metrics:
         self._store_reserved.set(reserved)
         self._store_quota.set(quota)
         self._store_blobs.set(blobs)
+
+    def set_seeded(self, *, blobs: int, size: int, pending: int) -> None:
+        """What of containerd's content store other hosts may have, in blobs and bytes, and what is still unchecked."""
+        self._seeded_blobs.set(blobs)
+        self._seeded_bytes.set(size)
+        self._seeding_pending.set(pending)
 
     def set_peers(self, known: int, banned: int = 0) -> None:
         """How many other agents there are."""

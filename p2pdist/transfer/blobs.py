@@ -131,6 +131,7 @@ class BlobService:
         ingest = await store.ingest(digest, size)
         fetch = BlobFetch(self._context, repository, ingest, self._fill(repository, size), self._on_commit)
         self._fetches[digest] = fetch
+        self._context.hooks.begun(repository, digest, "blob")
         task = self._tasks.create_task(fetch.run())
         task.add_done_callback(lambda _: self._ended(fetch))
         return fetch

@@ -10,6 +10,9 @@ from p2pdist.records import PeerId
 class TransferHooks:
     """Override what is of interest; each call is cheap and must not raise."""
 
+    def begun(self, repository: Repository, digest: Digest, kind: str) -> None:
+        """A blob's fetch begins; ``fetched`` or ``failed`` follows, unless the agent stops. Not told of manifests."""
+
     def fetched(
         self, repository: Repository, digest: Digest, kind: str, seconds: float, by_source: dict[str, int]
     ) -> None:

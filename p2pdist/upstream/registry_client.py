@@ -40,7 +40,8 @@ class RegistryClient:
     """Use as an async context manager, or ``close`` it. Built outside or inside a running loop; used by one loop.
 
     ``on_response(registry, kind, status)`` is called for each answer (kind: manifest, blob, tags, referrers, ping, token;
-    status 0: no answer), ``on_received(registry, count)`` for the body bytes of blobs and manifests as they arrive.
+    status 0: no answer), ``on_received(registry, count)`` for the body bytes of blobs and manifests as they arrive,
+    ``on_request`` as ``Observer.request``.
     Raises ConfigError for a ca_file or url that cannot be used.
     """
 
@@ -51,6 +52,7 @@ class RegistryClient:
         clock: Clock | None = None,
         on_response: Callable[[str, str, int], None] | None = None,
         on_received: Callable[[str, int], None] | None = None,
+        on_request: Callable[[str, str, str, str], Callable[[int], None]] | None = None,
         environ: Mapping[str, str] | None = None,
         credentials: CredentialSource | None = None,
         jitter: Callable[[], float] = random.random,
@@ -61,6 +63,8 @@ class RegistryClient:
             observer = replace(observer, response=on_response)
         if on_received is not None:
             observer = replace(observer, received=on_received)
+        if on_request is not None:
+            observer = replace(observer, request=on_request)
         self._settings = settings
         self._environment = Environment(
             settings,

@@ -43,10 +43,17 @@ Headers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """``response(registry, kind, status)`` and ``received(registry, body bytes)``; called on the event loop."""
+    """``response(registry, kind, status)`` and ``received(registry, body bytes)``; called on the event loop.
+
+    ``request(registry, kind, method, url without query)`` is called before one is sent, and what it returns with the status
+    of the answer, 0 when there is none.
+    """
 
     response: Callable[[str, str, int], None] = lambda _registry, _kind, _code: None
     received: Callable[[str, int], None] = lambda _registry, _count: None
+    request: Callable[[str, str, str, str], Callable[[int], None]] = lambda _registry, _kind, _method, _url: (
+        _unobserved
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +233,10 @@ class RegistryHttp:
         if url.origin() != self._origin:
             where += f" (at {url.authority})"
         observe = self.environment.observer.response
+        answered = self.environment.observer.request(
+            self.registry.name, kind, method, str(url.with_query(None).with_user(None))
+        )
+        status = 0
         try:
             async with asyncio.timeout(self._settings.connect_timeout + self._settings.first_byte_timeout):
                 response = await self._session.request(
@@ -236,9 +247,12 @@ class RegistryHttp:
                     allow_redirects=False,
                     proxy=self.environment.proxies.for_url(url),
                 )
+                status = response.status
         except FOREIGN as error:
             observe(self.registry.name, kind, 0)
             raise translate(error, where) from error
+        finally:
+            answered(status)
         observe(self.registry.name, kind, response.status)
         return response
 
@@ -275,4 +289,8 @@ class RegistryHttp:
 
 
 def _ignore(_registry: str, _count: int) -> None:
+    pass
+
+
+def _unobserved(_status: int) -> None:
     pass

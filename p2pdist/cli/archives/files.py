@@ -1,6 +1,7 @@
-"""The files of an archive: a directory, or a tar that is read where it lies and never unpacked.
+"""The files of an archive: a directory, or a tar that is read where it lies and never unpacked (a compressed one is
+decompressed first, compressed.py).
 
-Always true here: nothing is written, and nothing is read but regular files below the directory, or members of the tar. A
+Always true here: nothing is changed, and nothing is read but regular files below the directory, or members of the tar. A
 tar is indexed before anything of it is used: names, members and headers are bounded; a name that leaves the archive, or
 that comes twice, condemns it. Links lead only to other members. Every fault is InvalidInputError and names the file.
 """
@@ -15,8 +16,9 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import IO, Protocol, Self
 
+from p2pdist.cli.archives.compressed import decompressed, kind_of
 from p2pdist.errors import InvalidInputError
 
 MAX_MEMBERS = 100_000
@@ -25,7 +27,6 @@ MAX_NAME = 4096
 MAX_HEADER = 1024 * 1024
 _MAX_LINKS = 8
 _CHUNK = 1024 * 1024
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
 class Files(Protocol):
@@ -107,7 +108,7 @@ class _Member:
 class _BoundedReads(io.RawIOBase):
     """The file as tarfile sees it: no single read is longer than a header may be."""
 
-    def __init__(self, file: io.BufferedReader) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def read(self, size: int = -1, /) -> bytes:
@@ -126,12 +127,13 @@ class _BoundedReads(io.RawIOBase):
 
 
 class TarFiles:
-    """A plain tar; see the module's rules."""
+    """A tar, compressed or not; see the module's rules."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("rb")
+        self._file: IO[bytes] = path.open("rb")
         try:
+            self._decompress()
             self._length = os.fstat(self._file.fileno()).st_size
             self._members = self._index()
         except BaseException:
@@ -152,6 +154,26 @@ class TarFiles:
             raise InvalidInputError(f"{self.where} has no {name}")
         yield from _exactly(self._file, member.offset, member.size, f"{name} in {self.where}")
 
+    def _decompress(self) -> None:
+        """From here on the file is a plain one. Raises InvalidInputError."""
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            raise InvalidInputError(f"{self.where} is neither a directory nor a file")
+        outer = kind_of(self._head())
+        if outer is None:
+            return
+        with self._file as packed:
+            self._file = decompressed(packed, outer, self.where)
+        if inner := kind_of(self._head()):
+            raise InvalidInputError(
+                f"{self.where} is compressed with {inner.name} inside of {outer.name}: decompress it first"
+            )
+
+    def _head(self) -> bytes:
+        self._file.seek(0)
+        head = self._file.read(8)
+        self._file.seek(0)
+        return head
+
     def _find(self, name: str) -> _Member | None:
         wanted = posixpath.normpath(name)
         for _ in range(_MAX_LINKS):
@@ -162,13 +184,6 @@ class TarFiles:
         raise InvalidInputError(f"{name} in {self.where} is a link to a link, and so on")
 
     def _index(self) -> dict[str, _Member]:
-        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-            raise InvalidInputError(f"{self.where} is neither a directory nor a file")
-        head = self._file.read(8)
-        for magic, kind in _COMPRESSED.items():
-            if head.startswith(magic):
-                raise InvalidInputError(f"{self.where} is compressed with {kind}: decompress it first")
-        self._file.seek(0)
         members: dict[str, _Member] = {}
         try:
             with tarfile.open(fileobj=_BoundedReads(self._file), mode="r:") as archive:
@@ -216,7 +231,7 @@ class TarFiles:
         self._file.close()
 
 
-def _exactly(file: io.BufferedReader, offset: int, size: int, what: str) -> Iterator[bytes]:
+def _exactly(file: IO[bytes], offset: int, size: int, what: str) -> Iterator[bytes]:
     """``size`` bytes from ``offset``, whatever else reads the file meanwhile."""
     position, stop = offset, offset + size
     while position < stop:

@@ -46,6 +46,11 @@ class Served:
         async with self._session.get(url) as answer:
             return answer.status, await answer.read()
 
+    async def metric(self, name: str) -> float:
+        async with self._session.get(f"http://{self._admin}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
     async def until(self, blobs: int) -> None:
         async with asyncio.timeout(30):
             while (await self.status())["containerd"]["blobs"] != blobs:
@@ -80,10 +85,15 @@ async def test_what_containerd_holds_is_served_with_upstream_down(tmp_path: Path
             "unchecked": 0,
         }
         assert status["store"]["committed"] == 0
+        assert await served.metric("p2pdist_seeded_blobs") == 1
+        assert await served.metric("p2pdist_seeded_bytes") == 5000
+        assert await served.metric("p2pdist_seeding_pending_blobs") == 0
         assert await served.blob(Digest.of(LAYER)) == (200, LAYER)
         path.unlink()
         assert (await served.blob(Digest.of(LAYER)))[0] >= 500  # of upstream, which is down
         await served.until(0)
+        assert await served.metric("p2pdist_seeded_blobs") == 0
+        assert await served.metric("p2pdist_seeded_bytes") == 0
 
 
 async def test_a_restart_takes_up_what_was_checked(tmp_path: Path) -> None:
@@ -103,3 +113,11 @@ async def test_what_is_shared_is_said_at_the_start(tmp_path: Path, caplog: pytes
     caplog.clear()
     async with agent(tmp_path, "share = false"):
         assert "not all registries are shared (registry.example.test)" in caplog.text
+
+
+async def test_what_other_hosts_may_not_have_is_not_offered(tmp_path: Path) -> None:
+    put(tmp_path, LAYER)
+    async with agent(tmp_path, "share = false") as served:
+        await served.until(1)
+        assert await served.metric("p2pdist_seeded_blobs") == 0
+        assert await served.metric("p2pdist_seeded_bytes") == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pdist.cli.checks import local, network
+from p2pdist.cli.checks import local, network, traces
 from p2pdist.cli.checks.finding import Level
 from p2pdist.cli.main import run
 from p2pdist.config.model import (
@@ -23,6 +23,7 @@ from p2pdist.config.model import (
     PeerConfig,
     RegistryConfig,
     StoreConfig,
+    TelemetryConfig,
 )
 from p2pdist.config.schema import DEFAULT_REGISTRIES
 from p2pdist.errors import DeniedError, UnreachableError
@@ -112,6 +113,23 @@ def test_containerds_content_that_is_there_is_not_or_is_no_directory(tmp_path: P
     (tmp_path / "blobs" / "sha256").rmdir()
     (tmp_path / "blobs" / "sha256").write_text("")
     assert findings()[0][0] is Level.FAIL
+
+
+def test_traces_with_a_collector_without_one_and_without_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def findings(address: str, *, offline: bool = False) -> list[tuple[Level, str]]:
+        config = replace(Config(), telemetry=TelemetryConfig(traces=address))
+        return [(each.level, each.detail) for each in traces.check_traces(config, offline=offline)]
+
+    assert findings("") == []
+    with listening() as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/otlp"
+        assert findings(url) == [(Level.OK, f"go to {url}/v1/traces")]
+    assert findings(url, offline=True)[0][0] is Level.OK
+    assert findings(url) == [(Level.WARN, f"nothing answers at {url} (Connection refused)")]
+    monkeypatch.setattr(traces, "_PACKAGES", ("no_such_package.inside",))
+    assert findings(url) == [(Level.FAIL, f"{url} is set, and no_such_package.inside is not installed")]
 
 
 def test_a_clock_that_says_1970() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.adapters.dashboard.test_page import busy, shown
+from tests.adapters.dashboard.test_page import busy, crowded, shown
 from tests.adapters.dashboard.world import FakeDashboard
 from tests.browser import Browser, Tab
 
@@ -51,6 +51,26 @@ async def test_empty_and_not_ready(browser: Browser, scheme: str) -> None:
     async with shown(browser, agent) as (_, tab):
         await tab.prefer(prefers_color_scheme=scheme)
         assert await violations(tab) == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 400), ("dark", 400), ("light", 1200)])
+async def test_with_much_of_everything_in_a_narrow_window(browser: Browser, scheme: str, width: int) -> None:
+    async with shown(browser, crowded()) as (_, tab):
+        await tab.prefer(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
+        await tab.resize(width, 800)
+        await tab.js("document.querySelector('.unfold').click()")
+        await tab.until("document.querySelectorAll('.layers tbody tr').length === 8")
+        assert await violations(tab) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_when_the_agent_has_gone(browser: Browser, scheme: str) -> None:
+    async with shown(browser, busy()) as (world, tab):
+        await tab.prefer(prefers_color_scheme=scheme)
+        await world.listener.close()
+        await tab.until("document.getElementById('link').textContent === 'No answer from the agent'")
+        assert await violations(tab) == []
+        tab.problems.clear()  # the browser tells of the connection that it lost
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.adapters.dashboard.world import (
     FakeDashboard,
     World,
     busy_sections,
+    crowded_sections,
     quick,
     running,
     totals,
@@ -43,6 +44,26 @@ def busy() -> FakeDashboard:
     agent.sample(NOW - 10, 0, 0, 0)
     agent.sample(NOW - 5, 40_000_000, 30_000_000, 10_000_000)
     agent.sample(NOW, 40_000_000, 50_000_000, 10_000_000)
+    return agent
+
+
+def crowded() -> FakeDashboard:
+    """Much of everything, with long names; the first image has eight layers."""
+    agent = busy()
+    agent.sections = crowded_sections()
+    agent.layer_rows = [
+        {
+            "digest": digest,
+            "size": 10 ** (3 + at),
+            "held": at % 2 == 0,
+            "hosts": 9 * at,
+            "platform": "linux/arm64/v8",
+        }
+        for at, digest in enumerate(DIGESTS)
+    ]
+    agent.past = [
+        {"digest": DIGESTS[at], "resolved_at": NOW - 1e5 * at, "first_seen": NOW - 9e5} for at in (1, 2)
+    ]
     return agent
 
 
@@ -285,11 +306,38 @@ async def test_light_and_dark_and_without_motion(browser: Browser) -> None:
         assert await tab.js(moves) == "0s"
 
 
-async def test_a_narrow_window_needs_no_sideways_scrolling(browser: Browser) -> None:
-    async with shown(browser, busy()) as (_, tab):
-        for width in (360, 700, 1600):
+@pytest.mark.parametrize("fill", [busy, crowded])
+async def test_a_narrow_window_needs_no_sideways_scrolling(
+    browser: Browser, fill: Callable[[], FakeDashboard]
+) -> None:
+    cut = (
+        "[...document.querySelectorAll('main *')].filter(each => each.checkVisibility() && !each.closest('thead, .unseen')"
+        " && each.getBoundingClientRect().right > innerWidth).map(each => each.outerHTML.slice(0, 80))"
+    )
+    async with shown(browser, fill()) as (_, tab):
+        for width in (360, 400, 700, 1600):
             await tab.resize(width, 800)
             assert await tab.js("document.documentElement.scrollWidth") <= width
+            if width < 640:  # the tables are lists there
+                assert await tab.js(cut) == []
+
+
+async def test_a_table_is_a_table_as_well_where_it_is_drawn_as_a_list(browser: Browser) -> None:
+    parts = (
+        "[...document.querySelectorAll('#peers tr:first-child > *')]"
+        ".map(each => [each.getAttribute('role'), getComputedStyle(each, '::before').content])"
+    )
+    titles = ["Id", "State", "Gave at", "Round trip", "Last heard"]
+    async with shown(browser, crowded()) as (_, tab):
+        assert [role for role, _ in await tab.js(parts)] == ["rowheader", *["cell"] * 5]
+        assert {told for _, told in await tab.js(parts)} == {"none"}
+        await tab.resize(400, 800)
+        # What stands behind the slash is what a screen reader tells of it: nothing, for it tells the column already.
+        assert [told for _, told in await tab.js(parts)][1:] == [f'"{title}" / ""' for title in titles]
+        tree = (await tab.send("Accessibility.getFullAXTree"))["nodes"]
+        roles = [node["role"]["value"] for node in tree if not node["ignored"]]
+        assert (roles.count("table"), roles.count("columnheader")) == (3, 17)
+        assert roles.count("rowheader") == 32 + 7 + 10
 
 
 async def test_samples_that_come_twice_late_or_after_a_restart(browser: Browser) -> None:

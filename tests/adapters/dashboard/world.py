@@ -116,6 +116,71 @@ def busy_sections() -> dict[str, Any]:
     return sections
 
 
+LONG = "registry.internal.eu-central-1.example-corporation.test:5000/platform/pipelines/nightly-feature-extraction-worker"
+
+
+def crowded_sections() -> dict[str, Any]:
+    """An agent of a large cluster: many peers, transfers of many pieces, and names as long as they get."""
+    sections = busy_sections()
+    sections["status"] |= {
+        "name": "ip-10-213-144-201.eu-central-1.compute.internal", "zone": "eu-central-1b/row-12/rack-7",
+        "peers": 32, "transfers": 8, "warnings": [f"{LONG} cannot be reached", "mirror.listen is not loopback"],
+        **totals(4_012_000_000_000, 9_950_000_000_000, 120_000_000_000),
+    }  # fmt: skip
+    sections["savings"]["registries"] = [
+        {"registry": LONG.partition("/")[0], "store": 4 * 10**12, "peer": 9 * 10**12, "upstream": 10**11},
+        *(
+            {"registry": f"mirror-{at}.example", "store": 10**at, "peer": 0, "upstream": at}
+            for at in range(9)
+        ),
+    ]
+    cells = [
+        "#" * 256,
+        "#" * 100 + "93" + "." * 154,
+        "." * 256,
+        "5" * 64,
+        "#1." * 21 + "#",
+        "#",
+        "9",
+        "." * 64,
+    ]
+    sections["transfers"] = {
+        "count": 11,
+        "transfers": [
+            {
+                "digest": f"sha256:{at:064x}", "repository": LONG if at % 2 else "docker.io/library/app",
+                "size": 10**10, "received": 10**9 * at, "seconds": 2.0 + at, "users": at % 3,
+                "bytes": {"peer": 9 * 10**8 * at, "upstream": 10**8 * at},
+                "pieces": {"piece": 2**22, "count": 2385 if len(row) == 256 else len(row), "cells": row},
+            }
+            for at, row in enumerate(cells)
+        ],
+    }  # fmt: skip
+    states = ["ok", "ok", "ok", "busy", "backing off", "banned"]
+    sections["peers"] = {
+        "count": 300,
+        "peers": [
+            {
+                "peer": f"{at:02x}" * 20, "state": states[at % 6], "rtt": 0.0004 * 2**at if at < 14 else None,
+                "endpoint": f"[2001:db8:85a3:1234:5678:8a2e:370:{at:x}]:5051" if at % 2 else f"10.213.144.{at}:5051",
+                "rate": 1e6 * at or None, "seen": 3.0 * at,
+            }
+            for at in range(32)
+        ],
+    }  # fmt: skip
+    many = ["linux/amd64", "linux/arm64/v8", "linux/arm/v7", "linux/s390x", "linux/ppc64le", "linux/riscv64"]
+    sections["images"]["images"] = [
+        {
+            "reference": f"{LONG if at % 2 else 'docker.io/library/app'}:build-{at:04}", "digest": DIGESTS[at],
+            "size": 10 ** (3 + at), "held": 10 ** (3 + at) // (1 + at % 2), "complete": not at % 2,
+            "platforms": many[: at + 1], "resolved_at": NOW - 10.0**at, "pinned": at == 4,
+        }
+        for at in range(7)
+    ]  # fmt: skip
+    sections["images"]["count"] = 1207
+    return sections
+
+
 @dataclass
 class FakeDashboard:
     """Implements DashboardBackend; ``asked`` counts the computations of each section."""

@@ -1,4 +1,5 @@
-"""The pod of the Kubernetes DaemonSet, run by Docker: its containers as the manifest says, on a made-up node.
+"""The pod of the Kubernetes DaemonSet that also seeds from containerd, run by Docker: its containers as the manifest says,
+on a made-up node.
 
 Kubernetes is not here. What it would make of the manifest (users, capabilities, mounts, environment, the mode of the
 secret) is handed to Docker instead: the init container, then the agent.
@@ -7,20 +8,26 @@ secret) is handed to Docker instead: the init container, then the agent.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from p2pdist.oci.digest import Digest
 from tests.e2e.deployment.conftest import answers
 from tests.e2e.deployment.engine import Engine, run_quietly
 from tests.e2e.guard import wait_until
-from tests.unit.deploy.files import BASE, read_yaml
+from tests.unit.deploy.files import BASE, CONTAINERD_CONTENT, patched, read_yaml
 from tests.unit.docs.commands import ELSEWHERE
 
 MIRROR, ADMIN = 6050, 6052
-POD = read_yaml(BASE / "daemonset.yaml")["spec"]["template"]["spec"]
+POD = patched(read_yaml(BASE / "daemonset.yaml"), read_yaml(CONTAINERD_CONTENT / "daemonset.yaml"))["spec"][
+    "template"
+]["spec"]
+LAYER = b"a layer that containerd holds" * 1000
 
 
 class Node:
@@ -35,7 +42,9 @@ class Node:
         secret.write_text(key)
         secret.chmod(0o440)
         os.chown(secret, 0, POD["securityContext"]["fsGroup"])
+        self.content = _containerd_content(directory)
         self._sources = {
+            "containerd-content": self.content,
             "certs-d": self.certs,
             "data": self.data,
             "key": secret.parent,
@@ -46,6 +55,18 @@ class Node:
     def mount(self, mount: dict[str, Any]) -> str:
         source = self._sources[mount["name"]] / mount.get("subPath", "")
         return f"{source}:{mount['mountPath']}{':ro' if mount.get('readOnly') else ''}"
+
+
+def _containerd_content(directory: Path) -> Path:
+    """As containerd makes it: what is in the store may be read by all, and its root is closed to all but root."""
+    root = directory / "containerd"
+    blobs = root / "io.containerd.content.v1.content" / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    blob = blobs / Digest.of(LAYER).hex
+    blob.write_bytes(LAYER)
+    blob.chmod(0o444)
+    root.chmod(0o700)
+    return blobs.parents[1]
 
 
 def arguments(container: dict[str, Any], node: Node) -> list[str]:
@@ -103,6 +124,47 @@ def test_the_agent_serves_the_node(engine: Engine, agent: str) -> None:
     assert isinstance(status, dict)
     assert (status["name"], status["cluster"]) == ("node-1", True)
     assert [warning.split()[0] for warning in status["warnings"]] == ["mirror.listen", "admin.listen"]
+
+
+def test_the_agent_serves_what_lies_in_the_node_s_containerd(engine: Engine, agent: str, node: Node) -> None:
+    def seeded() -> bool:
+        status = engine.host.request("GET", ADMIN, "/api/v1/status").json()
+        assert isinstance(status, dict)
+        return bool(status["containerd"]["blobs"] == 1)
+
+    wait_until(seeded, 30, "the blob of the node's containerd to be held")
+    digest = Digest.of(LAYER)
+    answer = engine.host.request("GET", MIRROR, f"/v2/docker.io/library/app/blobs/{digest}")
+    assert (answer.status, answer.body) == (200, LAYER)
+    assert not [file for file in (node.data / "store" / "blobs").rglob("*") if file.is_file()]
+
+
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+def test_the_dashboard_is_in_the_image_whole(engine: Engine, agent: str) -> None:
+    """The page and every asset of the checkout, which the image has from its wheel."""
+    sources = sorted(file for file in resources.files("p2pdist.api.dashboard").joinpath("assets").iterdir())
+    names = {Path(file.name).name: file.read_bytes() for file in sources}
+    assert {"index.html", "app.js", "style.css"} <= set(names)
+    page = engine.host.request("GET", ADMIN, "/")
+    loaded = set(re.findall(r'(?:src|href)="dashboard/([^"]+)"', page.body.decode()))
+    assert loaded >= {"app.js", "style.css"}
+    assert loaded <= set(names)
+    for name, content in names.items():
+        answer = page if name == "index.html" else engine.host.request("GET", ADMIN, f"/dashboard/{name}")
+        assert (answer.status, answer.body) == (200, content), name
+        assert answer.headers["content-type"].partition(";")[0] == TYPES[Path(name).suffix]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        policy = answer.headers["content-security-policy"].split("; ")
+        assert {
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "frame-ancestors 'none'",
+        } <= set(policy)
+        assert not [part for part in policy if "unsafe" in part]
+    assert engine.host.request("GET", ADMIN, "/dashboard/absent.js").status == 404
 
 
 def test_it_ends_by_itself_and_leaves_its_data_on_the_node(engine: Engine, agent: str, node: Node) -> None:

@@ -51,8 +51,9 @@ NEEDS: dict[str, Need] = {
     "p2pdist import app.tar --as registry.example.com/app:v3": archive(
         "registry.example.com/app:v3", "app.tar"
     ),
-    "p2pdist import images.tar --select app:v3 --json": archive(
-        "registry.example.com/app:v3", "images.tar", "app:v3"
+    "p2pdist import images.tar.gz --select app:v3 --json": first(
+        "rm -f images.tar images.tar.gz; skopeo copy docker://registry.example.com/app:v3 docker-archive:images.tar:app:v3",
+        "gzip images.tar",
     ),
     "skopeo copy docker://nginx:1.27 oci:layout:1.27": first("rm -rf layout"),
     "p2pdist import layout --as registry.example.com/team/app:v3": first(

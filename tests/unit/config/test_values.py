@@ -168,6 +168,39 @@ def test_urls(text: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("", ""),
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318"),
+        ("http://[::1]:4318/", "http://[::1]:4318"),
+        ("https://collector.example/otlp/", "https://collector.example/otlp"),
+    ],
+)
+def test_endpoints(text: str, endpoint: str) -> None:
+    assert values.parse_endpoint(text) == endpoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1:4318",
+        "grpc://127.0.0.1:4317",
+        "http://",
+        "http:///v1",
+        "http://c.example:0",
+        "http://user:hunter2@c.example/otlp",
+        "http://c.example/?token=hunter2",
+        "http://c.example/a b",
+        4318,
+    ],
+)
+def test_what_is_no_endpoint(text: object) -> None:
+    with pytest.raises(ValueError) as raised:
+        values.parse_endpoint(text)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "r.example:5000",

@@ -12,6 +12,8 @@ import yaml
 ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "compose"
 BASE = COMPOSE / "kubernetes" / "base"
+SEEDING = COMPOSE / "kubernetes" / "seeding"
+CONTAINERD_CONTENT = COMPOSE / "kubernetes" / "containerd-content"
 MONITORING = COMPOSE / "kubernetes" / "monitoring"
 # PromQL's own words, and what the expressions here use as labels and variables.
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -23,6 +25,20 @@ _WINDOW = re.compile(r"\[[^\]]*\]")
 
 def read_yaml(file: Path) -> Any:
     return yaml.safe_load(file.read_text())
+
+
+def patched(given: Any, patch: Any) -> Any:
+    """``given`` with a strategic merge patch of Kubernetes that only adds: maps merge, lists of named things by name."""
+    if isinstance(given, dict) and isinstance(patch, dict):
+        return {
+            **given,
+            **{key: patched(given[key], new) if key in given else new for key, new in patch.items()},
+        }
+    if isinstance(given, list) and isinstance(patch, list):
+        news = {new["name"]: new for new in patch}
+        kept = [patched(old, news.pop(old["name"])) if old.get("name") in news else old for old in given]
+        return kept + list(news.values())
+    return patch
 
 
 def dashboard() -> dict[str, Any]:

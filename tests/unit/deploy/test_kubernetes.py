@@ -18,7 +18,16 @@ import yaml
 
 from p2pdist import __version__
 from p2pdist.config.load import load_config
-from tests.unit.deploy.files import BASE, COMPOSE, MONITORING, ROOT, read_yaml
+from tests.unit.deploy.files import (
+    BASE,
+    COMPOSE,
+    CONTAINERD_CONTENT,
+    MONITORING,
+    ROOT,
+    SEEDING,
+    patched,
+    read_yaml,
+)
 
 OLDEST, NEWEST = "1.27", kubernetes_validate.latest_version()
 MANIFESTS = sorted(file for file in BASE.glob("*.yaml") if file.name != "kustomization.yaml")
@@ -62,7 +71,7 @@ def test_the_kustomizations_name_every_file() -> None:
 @pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="kubectl, which renders kustomizations, is not installed"
 )
-@pytest.mark.parametrize("which", ["base", "monitoring"])
+@pytest.mark.parametrize("which", ["base", "monitoring", "seeding"])
 def test_what_kubectl_makes_of_them_fits_together(tmp_path: Path, which: str) -> None:
     shutil.copytree(COMPOSE / "kubernetes", tmp_path / "k")
     (tmp_path / "k" / "base" / "cluster.key").write_text("p2pdist1-not-a-real-one\n")
@@ -89,6 +98,10 @@ def test_what_kubectl_makes_of_them_fits_together(tmp_path: Path, which: str) ->
     for container in (*pod["containers"], *pod["initContainers"]):
         assert container["image"] == f"registry.example.com/p2pdist:{__version__}"
     assert ("ServiceMonitor" in {each["kind"] for each in objects}) == (which == "monitoring")
+    mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert ("containerd-content" in mounts) == (which == "seeding")
+    assert {"config", "key", "data"} <= mounts
+    assert mounts | {"setup", "certs-d"} == {volume["name"] for volume in pod["volumes"]}
 
 
 def pod() -> dict[str, Any]:
@@ -155,6 +168,47 @@ def test_ports_probes_selectors_and_files_agree(tmp_path: Path) -> None:
         manifest("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
     ):
         assert selector.items() <= labels.items()
+
+
+def seeding_daemonset() -> dict[str, Any]:
+    made: dict[str, Any] = patched(manifest("DaemonSet"), read_yaml(CONTAINERD_CONTENT / "daemonset.yaml"))
+    return made
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_the_daemonset_that_seeds_has_the_form_that_kubernetes_wants(version: str) -> None:
+    kubernetes_validate.validate(seeding_daemonset(), version, strict=True)
+
+
+def test_the_seeding_overlay_is_the_base_with_the_component() -> None:
+    overlay, component = (read_yaml(at / "kustomization.yaml") for at in (SEEDING, CONTAINERD_CONTENT))
+    assert (overlay["resources"], overlay["components"]) == (["../base"], ["../containerd-content"])
+    assert (component["apiVersion"], component["kind"]) == ("kustomize.config.k8s.io/v1alpha1", "Component")
+    assert component["patches"] == [{"path": "daemonset.yaml"}]
+
+
+def test_containerds_content_is_read_only_where_the_agent_looks_for_it(tmp_path: Path) -> None:
+    base, pod = (
+        manifest("DaemonSet")["spec"]["template"]["spec"],
+        seeding_daemonset()["spec"]["template"]["spec"],
+    )
+    (before,), (agent,) = base["containers"], pod["containers"]
+    (mount,) = [mount for mount in agent["volumeMounts"] if mount not in before["volumeMounts"]]
+    (volume,) = [volume for volume in pod["volumes"] if volume not in base["volumes"]]
+    (variable,) = [each for each in agent["env"] if each not in before["env"]]
+    shutil.copy(BASE / "config.toml", tmp_path / "config.toml")
+    given = {variable["name"]: variable["value"]}
+    config = load_config(tmp_path / "config.toml", given, {}, secrets=False)
+    assert mount == {
+        "name": volume["name"],
+        "mountPath": str(config.store.containerd_content),
+        "readOnly": True,
+    }
+    assert volume["hostPath"] == {"path": mount["mountPath"], "type": "Directory"}
+    assert agent["securityContext"] == before["securityContext"]
+    assert {key: agent[key] for key in agent if key not in ("env", "volumeMounts")} == {
+        key: before[key] for key in before if key not in ("env", "volumeMounts")
+    }
 
 
 def test_agents_meet_through_the_headless_service(tmp_path: Path) -> None:

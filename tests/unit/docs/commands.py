@@ -65,6 +65,10 @@ ELSEWHERE = {
 # By command: why it cannot be run here, and what is checked in its place.
 NOT_HERE = {
     "bin/test": "it is what runs the tests",
+    "/opt/p2pdist/bin/pip install '.[otel]'": (
+        "it wants a package index: the machines of the test are given the pinned packages, which the extra's are not; "
+        "the environment of bin/test has the extra, for tests/adapters/agent/test_tracing.py"
+    ),
     "docker pull docker.io/library/nginx:1.27": "it wants the internet: the test engine is given its images in files",
     "ssh -N -L 5052:127.0.0.1:5052 host-1": "it wants a machine with an SSH server",
     "systemctl daemon-reload": SYSTEMD,
@@ -72,6 +76,7 @@ NOT_HERE = {
     "systemctl status p2pdist": SYSTEMD,
     "journalctl -u p2pdist -f": SYSTEMD,
     "kubectl apply -k compose/kubernetes/base": KUBERNETES,
+    "kubectl apply -k compose/kubernetes/seeding": KUBERNETES,
     "kubectl -n p2pdist rollout status daemonset/p2pdist": KUBERNETES,
     "kubectl -n p2pdist exec daemonset/p2pdist -- p2pdist status": KUBERNETES,
 }

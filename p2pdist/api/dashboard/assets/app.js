@@ -1,7 +1,7 @@
 // The page: each part of the agent's state, drawn when it arrives.
 
 import { Chart, History, SERIES } from "./chart.js";
-import { attribute, byId, data, html, keyed, show, svg, text } from "./dom.js";
+import { attribute, byId, data, html, keyed, show, stack, stacked, svg, text } from "./dom.js";
 import * as format from "./format.js";
 import { Images } from "./images.js";
 import { PieceMap } from "./pieces.js";
@@ -13,7 +13,9 @@ const STATES = { ok: "OK", busy: "Busy", "backing off": "Backing off", banned: "
 const state = { skew: 0, started: null, status: null, rates: new Map() };
 const history = new History();
 const chart = new Chart(byId("chart"), byId("chart-says"), byId("chart-rows"));
-const images = new Images(byId("images"));
+const images = new Images(stack(byId("images")));
+const registries = stack(byId("registries").parentElement);
+const peers = stack(byId("peers").parentElement);
 const now = () => Date.now() / 1000 + state.skew;
 images.now = now;
 
@@ -115,16 +117,16 @@ function storeSays({ quota, committed, reserved, blobs, pinned }) {
 
 // -- by registry --
 
-function drawRegistries({ registries }) {
-  const rows = registries.filter((row) => SERIES.some(([name]) => row[name]));
-  const idle = registries.length - rows.length;
+function drawRegistries({ registries: all }) {
+  const rows = all.filter((row) => SERIES.some(([name]) => row[name]));
+  const idle = all.length - rows.length;
   text(byId("registries-count"), rows.length && idle ? `${idle} more without traffic` : "");
   show(byId("registries-empty"), !rows.length);
   show(byId("registries-scroll"), rows.length);
   keyed(byId("registries"), rows, (row) => row.registry, (row) => {
     const cells = [...SERIES.map(() => html("data")), html("data")];
     return {
-      root: html("tr", {}, html("th", { scope: "row" }, row.registry), cells.map((cell) => html("td", { class: "number" }, cell))),
+      root: stacked(registries, html("tr", {}, html("th", { scope: "row" }, html("span", { class: "name" }, row.registry)), cells.map((cell) => html("td", { class: "number" }, cell)))),
       update: (each) => {
         const total = SERIES.reduce((sum, [name]) => sum + each[name], 0);
         SERIES.forEach(([name], at) => data(cells[at], each[name], format.bytes(each[name])));
@@ -182,18 +184,18 @@ function drawImages({ count, images: rows }) {
   images.update(rows);
 }
 
-function drawPeers({ count, peers }) {
-  text(byId("peers-count"), peers.length < count ? `${peers.length} of ${count} shown` : count ? format.count(count, "agent") : "");
+function drawPeers({ count, peers: rows }) {
+  text(byId("peers-count"), rows.length < count ? `${rows.length} of ${count} shown` : count ? format.count(count, "agent") : "");
   text(byId("peers-empty"), state.status?.cluster === false
     ? "Single-host mode: without a cluster key there are no peers."
     : "No other agent has answered yet. Bootstrap addresses are tried again all the time.");
   show(byId("peers-empty"), !count);
   show(byId("peers-scroll"), count);
-  keyed(byId("peers"), peers, (row) => row.peer, (first) => {
+  keyed(byId("peers"), rows, (row) => row.peer, (first) => {
     const [where, standing, speed, trip, heard] = [html("span", { class: "name" }), html("span", { class: "standing" }), html("data"), html("data"), html("data")];
     const right = (cell) => html("td", { class: "number" }, cell);
     return {
-      root: html("tr", {}, html("th", { scope: "row" }, where), html("td", {}, html("code", { title: first.peer }, String(first.peer).slice(0, 10))), html("td", {}, standing), right(speed), right(trip), right(heard)),
+      root: stacked(peers, html("tr", {}, html("th", { scope: "row" }, where), html("td", {}, html("code", { title: first.peer }, String(first.peer).slice(0, 10))), html("td", {}, standing), right(speed), right(trip), right(heard))),
       update: (row) => {
         text(where, row.endpoint);
         text(standing, STATES[row.state] ?? row.state);

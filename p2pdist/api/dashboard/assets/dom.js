@@ -51,4 +51,24 @@ export function keyed(parent, items, keyOf, make) {
   parent.keyedRows = rows;
 }
 
+// Tables that a narrow window shows as lists (style.css, .stack): roles said in full, which the other display would take away.
+export function stack(table) {
+  table.classList.add("stack");
+  attribute(table, "role", "table");
+  for (const group of [table.tHead, ...table.tBodies]) attribute(group, "role", "rowgroup");
+  attribute(table.tHead.rows[0], "role", "row");
+  for (const cell of table.tHead.rows[0].cells) attribute(cell, "role", "columnheader");
+  return table;
+}
+
+// A row of such a table; each of its cells is told the title of its column.
+export function stacked(table, row) {
+  attribute(row, "role", "row");
+  [...row.cells].forEach((cell, at) => {
+    attribute(cell, "role", cell.tagName === "TH" ? "rowheader" : "cell");
+    if (cell.tagName === "TD" && cell.colSpan === 1) attribute(cell, "data-title", table.tHead.rows[0].cells[at].textContent);
+  });
+  return row;
+}
+
 export const show = (element, shown) => attribute(element, "hidden", !shown);

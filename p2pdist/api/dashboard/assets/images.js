@@ -1,6 +1,6 @@
 // The images of this store; a row's button shows its layers, on how many hosts each is, and what its tag named before.
 
-import { attribute, data, html, keyed, show, svg, text } from "./dom.js";
+import { attribute, data, html, keyed, show, stack, stacked, svg, text } from "./dom.js";
 import { ago, bytes, count, digest, moment } from "./format.js";
 
 const REFRESH = 10_000;
@@ -42,7 +42,7 @@ export class Images {
       this.open[opened ? "add" : "delete"](panel);
       if (opened) panel.load();
     });
-    const root = html("tbody", {}, row, details);
+    const root = html("tbody", { role: "rowgroup" }, stacked(this.table, row), stacked(this.table, details));
     const update = (image) => {
       text(name, image.reference);
       data(here, image.held, bytes(image.held));
@@ -68,6 +68,7 @@ class Panel {
       html("caption", {}, "Layers, base first"),
       html("thead", {}, html("tr", {}, ["Layer", "Size", "This host", "Hosts that hold it"].map((title) => html("th", { scope: "col" }, title)))),
       this.rows);
+    stack(this.table);
     this.history = html("ol", { class: "history" });
     this.past = html("div", { hidden: true }, html("h3", {}, "What the tag named"), this.history);
     place.append(this.says, this.table, this.past);
@@ -96,9 +97,9 @@ class Panel {
       const bar = svg("rect", { class: "bar", height: 6, rx: 3 });
       const dots = svg("svg", { class: "dots", "aria-hidden": "true", focusable: "false" });
       const platform = html("span", { class: "quiet" });
-      const root = html("tr", {},
+      const root = stacked(this.table, html("tr", {},
         html("th", { scope: "row" }, code, " ", platform),
-        html("td", {}, html("div", { class: "weight" }, size, svg("svg", { class: "bars", "aria-hidden": "true", focusable: "false", height: 6 }, bar))), here, html("td", {}, dots, " ", hosts));
+        html("td", {}, html("div", { class: "weight" }, size, svg("svg", { class: "bars", "aria-hidden": "true", focusable: "false", height: 6 }, bar))), here, html("td", {}, html("span", {}, dots, " ", hosts))));
       const update = (layer) => {
         text(code, digest(layer.digest));
         attribute(code, "title", layer.digest);
@@ -115,13 +116,13 @@ class Panel {
   count(layer, hosts, dots) {
     if (layer.hosts === null) {
       data(hosts, "", "not known now");
-      attribute(dots, "width", 0);
-      dots.replaceChildren();
+      show(dots, false);
       return;
     }
     const total = Math.max(this.images.hosts, layer.hosts);
     data(hosts, layer.hosts, `${layer.hosts} of ${total}`);
     const drawn = total <= DOTS ? total : 0;
+    show(dots, drawn);
     attribute(dots, "viewBox", `0 0 ${Math.max(1, drawn * 10)} 10`);
     attribute(dots, "width", drawn * 10);
     dots.replaceChildren(...Array.from({ length: drawn }, (_, at) =>

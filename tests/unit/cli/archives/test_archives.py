@@ -333,8 +333,7 @@ class TestHostileTars:
         [
             (b"", "not a tar"),
             (b"junk" * 1000, "not a tar"),
-            (gzip.compress(b"x"), "compressed with gzip"),
-            (b"\x28\xb5\x2f\xfd" + bytes(100), "compressed with zstd"),
+            (gzip.compress(b"x"), "not a tar"),
             (bytes(10240), "holds no files"),
         ],
     )
