@@ -477,8 +477,10 @@ class Planner:
         for piece in self._division.stalled(now):
             self._cut(piece)
             self._division.reopen(piece, now)
+        # In a larger swarm members share upstream with more others, and tell less often what they hold.
+        stale = self.settings.claim_stale * max(1.0, len(self._members.table) / 8)
         for piece, claim in list(self._members.claims.items()):
-            if now - max(claim.since, claim.member.progressed) > self.settings.claim_stale:
+            if now - max(claim.since, claim.member.progressed) > stale:
                 self._members.release(claim.member, piece)
                 self._division.reopen(piece, now)
 
