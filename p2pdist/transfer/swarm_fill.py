@@ -609,6 +609,9 @@ class _Session:
     # -- telling the neighbours --
 
     def _tell(self, command: ev.Tell) -> None:
+        for peer in command.lagging:
+            who = "this host" if peer == self._hub.own.peer else f"peer {peer.short}"
+            logger.info("%s cannot keep up with the swarm of %s: pieces go past it", who, self._target.digest)
         self._outbox.append(command)
         first_hand = any(self._attested.is_true(piece) for piece in command.have)
         if command.claim or command.release or command.lagging or first_hand:
