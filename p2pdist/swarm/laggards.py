@@ -24,7 +24,8 @@ from p2pdist.swarm.settings import PlannerSettings
 
 _OWED = 3
 _GAINED = 6
-_MUCH = 1 / 3
+_LITTLE = 1 / 2
+_LEAST = 1 / 3
 _BETTER = 3
 _TRIED = 4
 _TRIAL = 0.75
@@ -61,17 +62,18 @@ class Trial:
 
 
 class Laggards:
-    """See the module's rules. ``held`` is the planner's own set of pieces, read here and never changed."""
+    """See the module's rules. ``piece`` is the size of one in bytes."""
 
     def __init__(
-        self, held: set[int], members: Members, flights: Flights, ring: Ring, settings: PlannerSettings
+        self, piece: int, members: Members, flights: Flights, ring: Ring, settings: PlannerSettings
     ) -> None:
-        self._held = held
+        self._piece = piece
+        self._received = 0
         self._members = members
         self._flights = flights
         self._ring = ring
         self._settings = settings
-        self._window: deque[tuple[float, int, int]] = deque()
+        self._window: deque[tuple[float, float, int]] = deque()
         self._before: Member | None = None
         self._trial: _Trial | None = None
         self._quiet_until = 0.0
@@ -81,8 +83,9 @@ class Laggards:
         """Whether this host does."""
         return self.own_until > now
 
-    def progressed(self, piece: int, member: Member, size: int) -> None:
-        """Bytes of a piece came from a member."""
+    def progressed(self, piece: int, member: Member | None, size: int) -> None:
+        """Bytes of a piece came from a member, or (None) from upstream."""
+        self._received += size
         trial = self._trial
         if trial is None:
             return
@@ -101,13 +104,13 @@ class Laggards:
             self._window.clear()
         if before is None:
             return None
-        self._window.append((now, len(self._held), len(before.have)))
+        self._window.append((now, self._received / self._piece, len(before.have)))
         span = self._settings.lag_window * max(1.0, len(self._members.table) / 8)
         while now - self._window[0][0] > span:
             self._window.popleft()
         if self._trial is not None or now < self._quiet_until or now - self._window[0][0] < 0.8 * span:
             return None
-        owed = self._owed(before, now) if self._gets_little() else []
+        owed = self._owed(before, now) if before.complete or self._gets(_LITTLE) else []
         other = self._other(owed, before, now)
         if len(owed) < _OWED or other is None:
             return None
@@ -138,10 +141,12 @@ class Laggards:
         self._trial, self._quiet_until = None, now + self._settings.lag_pause / 4
         if trial.other > _BETTER * trial.own:
             return Verdict(trial.member)
-        return Verdict(None) if self._gets_little() else None
+        return Verdict(None) if self._gets(_LEAST) else None
 
     def note(self, member: Member | None, now: float, *, said_by: Member | None) -> bool:
         """``said_by`` (None: this host) says that ``member`` (None: this host) lags; whether that counts."""
+        if (self.own_until if member is None else member.lags_until) > now:
+            return False
         if said_by is not member and self._after(member, now) is not said_by:
             return False
         lagging = sum(other.lags_until > now for other in self._members.table.values()) + self.lags(now)
@@ -168,11 +173,12 @@ class Laggards:
                 return other
         return member
 
-    def _gets_little(self) -> bool:
+    def _gets(self, part: float) -> bool:
+        """Whether this host gets no more than so large a part of what its predecessor gets."""
         _, mine, theirs = self._window[0]
         _, mine_now, theirs_now = self._window[-1]
         gained = theirs_now - theirs
-        return gained >= _GAINED and mine_now - mine < _MUCH * gained
+        return gained >= _GAINED and mine_now - mine < part * gained
 
     def _owed(self, member: Member, now: float) -> list[int]:
         """What the member has had, and was asked for, for a while."""

@@ -66,7 +66,7 @@ class Planner:
         self._division = Division(self._seed, self.settings, now)
         parts = self._members, self._flights, self._division
         self._ring = Ring((zone, self._seed))
-        self._laggards = Laggards(self.held, self._members, self._flights, self._ring, self.settings)
+        self._laggards = Laggards(geometry.piece, self._members, self._flights, self._ring, self.settings)
         self._choice = Choice(
             geometry.count, self._seed, self.held, *parts, self._ring, self._laggards, self.settings
         )
@@ -262,13 +262,15 @@ class Planner:
         self._replan(now)
 
     def _members_lag(self, event: ev.MembersLag, now: float) -> None:
+        """Word of a neighbour; or of this host, which found it out in the swarm of another blob, and passes it on."""
         reporter = self._members.table.get(event.peer)
-        if reporter is None:
+        if reporter is None and event.peer != self.me:
             return
         for peer in event.lagging:
             member = self._members.table.get(peer)
-            if member is not None or peer == self.me:
-                self._go_past(member, now, said_by=reporter)
+            known = member is not None or peer == self.me
+            if known and self._go_past(member, now, said_by=reporter) and reporter is None:
+                self._out.append(ev.Tell(lagging=(peer,)))
         self._replan(now)
 
     def _announced(self, event: ev.Announced, now: float) -> None:
@@ -281,6 +283,7 @@ class Planner:
         if event.source is None or event.piece in self._division.givers:
             self._division.progressed(event.piece, now)
         if event.source is None:
+            self._laggards.progressed(event.piece, None, event.size)
             return
         member = self._members.table.get(event.source)
         if member is not None and self._flights.progressed(event.piece, member, now):

@@ -381,8 +381,12 @@ class Simulation:
         if command.claim or command.release or not part.claimed.isdisjoint(command.have):
             self._flush(part, command.claim, command.release)
         elif command.lagging:
+            lag = ev.MembersLag(part.host.peer, command.lagging)
             for other in part.neighbours:
-                self._send(part, other, ev.MembersLag(part.host.peer, command.lagging))
+                self._send(part, other, lag)
+            for own in part.host.parts:
+                if own is not part:
+                    self._deliver(own, lag)
         elif not part.flushing:
             part.flushing = True
             delay = FLUSH_DELAY * max(1.0, len(part.neighbours) / 8)

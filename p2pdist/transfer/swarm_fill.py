@@ -313,6 +313,10 @@ class _Session:
         """As Session.claiming."""
         return self._planner.claiming
 
+    def lagging(self, peers: tuple[PeerId, ...]) -> None:
+        """As Session.lagging."""
+        self._handle(ev.MembersLag(self._hub.own.peer, peers))
+
     def lost(self, peer: PeerId) -> None:
         """As Session.lost."""
         if peer in self._neighbours:
@@ -612,6 +616,8 @@ class _Session:
         for peer in command.lagging:
             who = "this host" if peer == self._hub.own.peer else f"peer {peer.short}"
             logger.info("%s cannot keep up with the swarm of %s: pieces go past it", who, self._target.digest)
+        if command.lagging:
+            self._hub.lagging(self._target.digest, command.lagging)
         self._outbox.append(command)
         first_hand = any(self._attested.is_true(piece) for piece in command.have)
         if command.claim or command.release or command.lagging or first_hand:

@@ -28,6 +28,9 @@ class Session(Protocol):
 
     def lost(self, peer: PeerId) -> None: ...
 
+    def lagging(self, peers: tuple[PeerId, ...]) -> None:
+        """This host found that these members, it may be itself, cannot keep up."""
+
     @property
     def claiming(self) -> bool:
         """Whether there are pieces that nobody has or fetches."""
@@ -93,6 +96,12 @@ class SwarmHub:
             return
         have = frozenset(range(Geometry.of(info.size).count))
         self.send(join.sender, encode(Join(join.digest, info.size, self.own, have)))
+
+    def lagging(self, digest: Digest, peers: tuple[PeerId, ...]) -> None:
+        """What this host found out in the session for one blob holds in the others."""
+        for each, session in list(self._sessions.items()):
+            if each != digest:
+                session.lagging(peers)
 
     def lost(self, peer: PeerId) -> None:
         """As SwarmInbox.lost."""
