@@ -11,6 +11,7 @@ connection, and with it all that is under way on it.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from p2pdist.wire.http_auth import FrameSeal
 MAX_HEAD = 8192
 _LOW_WATER = 128 * 1024
 _SCRATCH = 64 * 1024
+_COUNT_AT = 1024 * 1024
 _CHECK = 0.5
 _RETRY = 0.25
 _STATUS = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9])(?: |\Z)")
@@ -174,6 +176,9 @@ class FlowConnection(asyncio.BufferedProtocol):
         self._count()
         if self._timer is not None:
             self._timer.cancel()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         failure = error or UnreachableError("the connection to the peer was closed")
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(failure)
@@ -206,7 +211,8 @@ class FlowConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         if transport.get_extra_info("sslcontext") is None:
-            self._socket = transport.get_extra_info("socket")
+            # Setting an option of uvloop's stand-in makes and unmakes a socket each time.
+            self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._left:
@@ -281,7 +287,8 @@ class FlowConnection(asyncio.BufferedProtocol):
             if self._left < _LOW_WATER:
                 self._set_low_water()
             return
-        self._count()
+        if intake is None or intake.filled == len(intake.view) or self._uncounted >= _COUNT_AT:
+            self._count()
         self._set_low_water()
         if intake is None:
             return
@@ -311,7 +318,8 @@ class FlowConnection(asyncio.BufferedProtocol):
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
             self._low_water = mark
-        except (OSError, ValueError):
+        except OSError:
+            self._socket.close()
             self._socket = None  # closed in the meantime: connection_lost comes
 
 

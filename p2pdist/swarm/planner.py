@@ -107,9 +107,9 @@ class Planner:
     def members(self) -> frozenset[PeerId]:
         return frozenset(self._members.table)
 
-    def give_way(self, others: int) -> None:
-        """So many other blobs that were begun here before this one ask upstream for pieces: they come first."""
-        self._duty.gives_way = others > 0
+    def give_way(self, others: bool) -> None:
+        """Whether other blobs that were begun here before this one ask upstream for pieces: they come first."""
+        self._duty.gives_way = others
 
     @property
     def claiming(self) -> bool:

@@ -57,6 +57,7 @@ TICK = 0.25
 LOOK_AGAIN = (0.5, 1.5, 4.0, 10.0)
 LOOK_EVERY = 20.0
 FLUSH_DELAY = 0.8  # what is held may be told late: who needs a piece gets it along the ring
+FIRST_HAND_DELAY = 0.1  # often a claim follows, and goes with it
 STEP_SECONDS = 0.2
 FAILURES = 3  # in a row: the peer is left to itself, until it is found again
 FAILURES_APART = 0.5  # what fails at once with others on one connection counts once
@@ -195,6 +196,7 @@ class _Session:
 
     def _begin(self, ahead: int) -> None:
         early, self._early = self._early or [], None
+        self._planner.give_way(self._hub.gives_way(self._target.digest))
         self._handle(ev.Announced(ahead))
         for event in early:
             self._handle(event)
@@ -203,7 +205,7 @@ class _Session:
     async def _tick(self) -> None:
         while True:
             await self._context.clock.sleep(TICK)
-            self._planner.give_way(self._hub.before(self._target.digest))
+            self._planner.give_way(self._hub.gives_way(self._target.digest))
             self._handle(ev.Ticked())
             self._tell_unattested()
             self._notice_standstill()
@@ -620,11 +622,20 @@ class _Session:
             self._hub.lagging(self._target.digest, command.lagging)
         self._outbox.append(command)
         first_hand = any(self._attested.is_true(piece) for piece in command.have)
-        if command.claim or command.release or command.lagging or first_hand:
+        if command.claim or command.release or command.lagging:
             self._flush()
-        elif self._flush_handle is None:
-            delay = FLUSH_DELAY * max(1.0, len(self._neighbours) / 8)
-            self._flush_handle = asyncio.get_running_loop().call_later(delay, self._flush)
+        elif first_hand:
+            self._flush_within(FIRST_HAND_DELAY)
+        else:
+            self._flush_within(FLUSH_DELAY * max(1.0, len(self._neighbours) / 8))
+
+    def _flush_within(self, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._flush_handle is not None:
+            if self._flush_handle.when() <= loop.time() + delay:
+                return
+            self._flush_handle.cancel()
+        self._flush_handle = loop.call_later(delay, self._flush)
 
     def _flush(self) -> None:
         if self._flush_handle is not None:

@@ -59,10 +59,10 @@ class SwarmHub:
         """From now on, messages about the blob go to the session."""
         self._sessions[digest] = session
 
-    def before(self, digest: Digest) -> int:
-        """How many sessions that began before this blob's still have something to ask of upstream."""
+    def gives_way(self, digest: Digest) -> bool:
+        """Whether a session that began before this blob's still has something to ask of upstream."""
         earlier = takewhile(lambda each: each != digest, self._sessions)
-        return sum(self._sessions[each].claiming for each in earlier)
+        return any(self._sessions[each].claiming for each in earlier)
 
     def close(self, digest: Digest) -> None:
         self._sessions.pop(digest, None)

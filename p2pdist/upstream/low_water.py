@@ -8,6 +8,7 @@ most; a connection whose body has ended reports every byte again, before anythin
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 import aiohttp
@@ -23,20 +24,23 @@ class LowWater:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         connection = response.connection
         transport = connection.transport if connection is not None else None
-        self._socket: socket.socket | None = transport.get_extra_info("socket") if transport else None
+        self._theirs: socket.socket | None = transport.get_extra_info("socket") if transport else None
+        self._socket: socket.socket | None = None
         self._content = response.content
         self._length = response.content_length
         self._mark = 1
         self._seen = 0
         self._timer: asyncio.TimerHandle | None = None
-        if self._socket is not None:
+        if self._theirs is not None:
             self._content.on_eof(self.close)
 
     def wait(self) -> None:
         """To be called when all that has come is read, and more is waited for."""
         total = self._content.total_bytes
-        if self._socket is None or total < FIRST:
+        if self._theirs is None or total < FIRST:
             return
+        if self._socket is None:
+            self._socket = _own_socket(self._theirs)
         left = MARK if self._length is None else self._length - total
         self._set(max(1, min(MARK, left)))
         if self._timer is None and self._mark > 1:
@@ -49,7 +53,10 @@ class LowWater:
             self._timer.cancel()
             self._timer = None
         self._set(1)
-        self._socket = None
+        self._theirs = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _tick(self) -> None:
         self._timer = None
@@ -66,4 +73,12 @@ class LowWater:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
             self._mark = mark
         except (OSError, ValueError):
-            self._socket = None  # closed in the meantime
+            self._socket.close()
+            self._socket = self._theirs = None  # closed in the meantime
+
+
+def _own_socket(theirs: socket.socket) -> socket.socket | None:
+    """Another handle of it: setting an option of uvloop's stand-in makes and unmakes a socket each time."""
+    if theirs.fileno() < 0:
+        return None
+    return socket.socket(fileno=os.dup(theirs.fileno()))
