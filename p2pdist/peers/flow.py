@@ -33,7 +33,6 @@ from p2pdist.wire.http_auth import FrameSeal
 MAX_HEAD = 8192
 _LOW_WATER = 128 * 1024
 _SCRATCH = 64 * 1024
-_COUNT_AT = 1024 * 1024
 _CHECK = 0.5
 _RETRY = 0.25
 _STATUS = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9])(?: |\Z)")
@@ -287,8 +286,7 @@ class FlowConnection(asyncio.BufferedProtocol):
             if self._left < _LOW_WATER:
                 self._set_low_water()
             return
-        if intake is None or intake.filled == len(intake.view) or self._uncounted >= _COUNT_AT:
-            self._count()
+        self._count()
         self._set_low_water()
         if intake is None:
             return

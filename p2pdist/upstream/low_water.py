@@ -40,7 +40,7 @@ class LowWater:
         if self._theirs is None or total < FIRST:
             return
         if self._socket is None:
-            self._socket = _own_socket(self._theirs)
+            self._socket = own_socket(self._theirs)
         left = MARK if self._length is None else self._length - total
         self._set(max(1, min(MARK, left)))
         if self._timer is None and self._mark > 1:
@@ -77,7 +77,7 @@ class LowWater:
             self._socket = self._theirs = None  # closed in the meantime
 
 
-def _own_socket(theirs: socket.socket) -> socket.socket | None:
+def own_socket(theirs: socket.socket) -> socket.socket | None:
     """Another handle of it: setting an option of uvloop's stand-in makes and unmakes a socket each time."""
     if theirs.fileno() < 0:
         return None

@@ -13,10 +13,20 @@ import pytest
 from aiohttp import web
 
 from p2pdist.oci.digest import Digest
+from p2pdist.upstream import low_water
 from p2pdist.upstream.low_water import FIRST, MARK, LowWater
 from tests.adapters.upstream.world import Authority, World, scripted
 
 KIB = 1024
+
+
+@pytest.fixture(autouse=True)
+def own_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in is its own second handle."""
+    real = low_water.own_socket
+    monkeypatch.setattr(
+        low_water, "own_socket", lambda each: each if isinstance(each, Socket) else real(each)
+    )
 
 
 class Socket:
@@ -29,6 +39,9 @@ class Socket:
         if self.closed:
             raise OSError("closed")
         self.marks.append(value)
+
+    def close(self) -> None:
+        """Only this handle; the marks stay."""
 
 
 class Body:
@@ -140,9 +153,9 @@ async def test_the_next_answer_on_the_connection_is_read_as_it_comes() -> None:
             transport = response.connection.transport if response.connection else None
             assert transport is not None
             plug = transport.get_extra_info("socket")
-            low_water = LowWater(response)
+            mark = LowWater(response)
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, MARK)
-            low_water._mark = MARK
+            mark._socket, mark._mark = low_water.own_socket(plug), MARK
             await response.content.read()
             assert plug.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
         async with session.get(f"{url}/b") as response:
