@@ -131,15 +131,17 @@ class Choice:
 
     def _relay(self, piece: int, now: float) -> Member | None:
         """The neighbour in the ring that the piece is to come from: the nearest behind this host, unless that failed or
-        lags; whoever is as far away as the furthest holder, or nearer, has the piece or gets it."""
-        left = set(self._members.holders[piece])
+        lags; whoever is as far away as the furthest holder, or nearer, has the piece or gets it. Holders that lag count
+        only where no other has the piece, and then as if they kept up: else two of them would send hosts in a circle."""
+        holders = self._members.holders[piece]
+        sources = {member for member in holders if member.lags_until <= now} or holders
+        left = set(sources)
         flying = self._flights.of(piece)
         for relay in self._ring.behind():
-            holds = relay in left
-            left.discard(relay)
-            keeps_up = relay.lags_until <= now or (holds and not left)
+            keeps_up = relay.lags_until <= now or relay in sources
             if keeps_up and self._can_be_asked(relay, piece, now) and relay not in flying:
                 return relay
+            left.discard(relay)
             if not left:
                 return None
         return None
