@@ -612,6 +612,16 @@ def test_only_the_member_after_this_host_may_say_that_it_lags() -> None:
     assert asked(plan.handle(ev.MemberClaims(BOB, (10,)), 0.2)) == [(ANN, 10)]
 
 
+def test_what_this_host_found_out_about_another_blob_it_holds_to_and_passes_on_once() -> None:
+    plan = in_a_ring()
+    plan.handle(ev.MemberClaims(ANN, (10,)), 0.1)
+    found = ev.MembersLag(ME, (CAT, peer(99)))
+    assert plan.handle(found, 0.2) == [ev.Drop(10, CAT), ev.Tell(lagging=(CAT,)), ev.AskPeer(BOB, 10)]
+    assert plan.handle(found, 0.3) == []
+    assert plan.handle(ev.MembersLag(ME, (ME,)), 0.4) == [ev.Tell(lagging=(ME,))]
+    assert plan.handle(ev.MembersLag(ME, (ANN,)), 0.5) == []  # not the one before this host, nor itself
+
+
 def test_who_lags_takes_no_turns_while_others_do() -> None:
     plan = planner(pieces=8, rank_delay=0.1)
     for who in (ANN, BOB, CAT):

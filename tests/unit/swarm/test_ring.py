@@ -139,7 +139,7 @@ def sources(
                 table.claim(other, PIECE, 1.0, 0.0)
                 table.learn(other, (PIECE,))
         ring.stand(list(known))
-        laggards = Laggards(held, table, flights, ring, numbers)
+        laggards = Laggards(1, table, flights, ring, numbers)
         laggards.own_until = NOW + 1 if own in lagging else 0.0
         division = Division(own.seed, numbers, 0.0)
         choice = Choice(8, own.seed, held, table, flights, division, ring, laggards, numbers)
