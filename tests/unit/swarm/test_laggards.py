@@ -20,6 +20,7 @@ from p2pdist.swarm.settings import PlannerSettings
 TICK = 0.25
 PIECES = 1000
 SIZE = 1 << 18
+MOST = 16
 SPAN = 2.0  # lag_window, among up to eight others
 
 
@@ -463,7 +464,7 @@ class Words(RuleBasedStateMachine):
 
     @rule()
     def one_comes(self) -> None:
-        if len(self.host.members.table) < 16:
+        if len(self.host.members.table) < MOST:
             self.number += 1
             self.host.members.add(peer(self.number), True, "", self.host.now)
             self.host.stand()
@@ -480,7 +481,7 @@ class Words(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         if hasattr(self, "host"):
-            span = SPAN * max(1.0, len(self.host.members.table) / 8)
+            span = SPAN * MOST / 8
             assert len(self.host.laggards._window) <= 2 + span / TICK
 
 
