@@ -268,7 +268,7 @@ class _Session:
                 self._hear(sender, message.have)
             if message.release:
                 self._handle(ev.MemberReleases(sender, message.release))
-            if message.lagging:
+            if message.lagging and sender in self._neighbours and sender != self._hub.own.peer:
                 self._handle(ev.MembersLag(sender, message.lagging))
         else:
             self._gone(sender)
