@@ -161,7 +161,7 @@ class Publisher:
                 await self._clock.sleep(_CHUNK_PAUSE)
         for key, without in lost.items():
             published = self._mine.get(key)
-            if published is not None and (without or self._thin(published)):
+            if published is not None and (without or self._thin(key, published)):
                 await self.pace()
                 published.placed_at = None
                 await self._place(key, published)
@@ -200,17 +200,17 @@ class Publisher:
     def _known_storers(self, key: ContentKey, published: Published) -> list[Neighbour] | None:
         """Where to place it without a search: where it was lately, as long as all of those live; or at the nearest of
         all, when all are known."""
-        placed_at, most = published.placed_at, self._copies(published)
+        placed_at, most = published.placed_at, self._copies(key, published)
         lately = placed_at is not None and self._clock.now() - placed_at < _STORERS_KNOWN_FOR
         alive = bool(published.storers) and all(map(self._server.table.alive, published.storers))
-        if lately and alive and not self._thin(published):
+        if lately and alive and not self._thin(key, published):
             distance = int.from_bytes(key.raw, "big")
             return sorted(published.storers, key=lambda storer: storer.long_id ^ distance)[:most]
-        return self._server.near(key, most) if self._server.settled else None
+        return self._server.near(key, most) if self._server.settled(key) else None
 
-    def _copies(self, published: Published) -> int:
+    def _copies(self, key: ContentKey, published: Published) -> int:
         """On how many nodes it should lie."""
-        brief = published.tag is None and not published.complete and self._server.settled
+        brief = published.tag is None and not published.complete and self._server.settled(key)
         return (self._tuning.replicas + 1) // 2 if brief else self._tuning.replicas
 
     async def _place_at(
@@ -219,7 +219,7 @@ class Publisher:
         """Place it at these (nearest first) where it was not placed a moment ago; whether that is enough."""
         distance = int.from_bytes(key.raw, "big")
         mine = self._server.node.long_id ^ distance
-        copies = self._copies(published)
+        copies = self._copies(key, published)
         targets = targets[:copies]
         if len(targets) < copies or mine < targets[-1].long_id ^ distance:
             verdict.placed[mine] = self._place_here(key, published)
@@ -290,16 +290,16 @@ class Publisher:
                 storers.setdefault(storer, []).append(key)
         return storers
 
-    def _thin(self, published: Published) -> bool:
+    def _thin(self, key: ContentKey, published: Published) -> bool:
         """Whether more nodes could hold it than do."""
-        return len(published.storers) < min(self._copies(published) - 1, len(self._server.table))
+        return len(published.storers) < min(self._copies(key, published) - 1, len(self._server.table))
 
     def _belongs(self, key: ContentKey, published: Published, neighbour: Neighbour) -> bool:
         """Whether it held the record and was restarted, or lacks it and is nearer to the key than one that holds it."""
         storers = published.storers
         if neighbour in storers and neighbour not in published.unsure:
             return published.placed_at is None or neighbour.since >= published.placed_at
-        if len(storers) < self._copies(published) - 1:
+        if len(storers) < self._copies(key, published) - 1:
             return True
         distance = int.from_bytes(key.raw, "big")
         furthest = max(storer.long_id ^ distance for storer in storers)
