@@ -157,8 +157,8 @@ class Maintenance:
                 19
             )
         found = await self._server.crawl(ContentKey(raw))
-        await self._server.introduce(found.strangers)
-        return bool(found.strangers) or self._server.table.changed != before
+        strangers = await self._server.introduce(found.strangers)
+        return strangers or self._server.table.changed != before
 
     async def _settle_in(self) -> None:
         """Where many nodes start at once, whom one meets first knows few others yet: look again, ever less often. So too

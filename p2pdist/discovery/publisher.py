@@ -2,8 +2,8 @@
 
 Rules:
 - A record lies on the ``replicas`` live nodes nearest to its key, this node among them when it is that near. Where this
-  node knows everyone, one of content that is only being fetched lies on half as many: it is of use for a short time.
-- Who the nearest are takes a search, unless it was placed lately, or this node knows everyone (``DhtServer.settled``).
+  node knows everyone near, one of content that is only being fetched lies on half as many: it is of use for a short time.
+- Who the nearest are takes a search, unless it was placed lately, or this node knows everyone near (``DhtServer.settled``).
   Should one of those know a nearer node that this one does not, or one not answer, there is a search after all.
 - Whether an announcement is the first is decided at one node: the nearest that answered. It took the records in some
   order, and the one before which there was none is the first. A record elsewhere that is older than any race could

@@ -114,14 +114,15 @@ class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type informati
         """Whether this node knows those nearest to ``key``, as far as one can know: they need not be searched for then."""
         return self.table.settled(key, self.settings.tuning.replicas)
 
-    async def introduce(self, strangers: list[Neighbour]) -> None:
-        """Say a word to those that others named, and that this node has still not heard from; some of them, if they would
-        be contacts."""
+    async def introduce(self, strangers: list[Neighbour]) -> bool:
+        """Say a word to those that others named, that this node has still not heard from, and that would be contacts; to
+        some of them, if many. Whether there were any."""
         named = [self.table.hearsay(each.peer, each.endpoint) for each in strangers]
         unheard = [
             each for each in named if each is not None and each.heard is None and self.table.has_room(each)
         ]
         await self.ask_all(unheard[:_INTRODUCED], Method.PING, ())
+        return bool(unheard)
 
     def _width(self, key: ContentKey, enough: int | None) -> int:
         """Of how many of the nearest to hear. Where everyone is known, and nobody came so lately that he may not have

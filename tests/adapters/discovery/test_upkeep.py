@@ -115,12 +115,12 @@ class TestHandingOver:
         self, cluster: Cluster, clock: ManualClock
     ) -> None:
         anna, bert = await cluster.add(clock=clock), await cluster.add(clock=clock)
-        await clock.advance(1.0)
+        await passes(1.0, clock, cluster.nodes)
+        (known,) = bert._server.table.contacts()
         await anna.announce(BLOB)
         assert holds(bert, clock)
         anna.suspect(bert._settings.peer)
         assert anna.contacts() == ()
-        (known,) = bert._server.table.contacts()
         await bert._server.protocol.ask(known, Method.PING, ())
         assert len(anna._publisher._news) == 1
         before = out(anna)
@@ -133,12 +133,12 @@ class TestHandingOver:
         self, cluster: Cluster, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         anna, bert = await cluster.add(clock=clock), await cluster.add(clock=clock)
-        await clock.advance(1.0)
+        await passes(1.0, clock, cluster.nodes)
+        (known,) = bert._server.table.contacts()
         with monkeypatch.context() as mute:
             mute.setattr(bert._server.protocol, "_send", lambda message, endpoint: None)
             await anna.announce(BLOB)
             await until(lambda: not anna.contacts())
-        (known,) = bert._server.table.contacts()
         await bert._server.protocol.ask(known, Method.PING, ())
         before = out(anna)
 
