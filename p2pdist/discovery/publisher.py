@@ -2,8 +2,8 @@
 
 Rules:
 - A record lies on the ``replicas`` live nodes nearest to its key, this node among them when it is that near. Where this
-  node knows everyone, one of content that is only being fetched lies on half as many: it is of use for a short time.
-- Who the nearest are takes a search, unless it was placed lately, or this node knows everyone (``DhtServer.settled``).
+  node knows everyone near, one of content that is only being fetched lies on half as many: it is of use for a short time.
+- Who the nearest are takes a search, unless it was placed lately, or this node knows everyone near (``DhtServer.settled``).
   Should one of those know a nearer node that this one does not, or one not answer, there is a search after all.
 - Whether an announcement is the first is decided at one node: the nearest that answered. It took the records in some
   order, and the one before which there was none is the first. A record elsewhere that is older than any race could
@@ -161,7 +161,7 @@ class Publisher:
                 await self._clock.sleep(_CHUNK_PAUSE)
         for key, without in lost.items():
             published = self._mine.get(key)
-            if published is not None and (without or self._thin(published)):
+            if published is not None and (without or self._thin(key, published)):
                 await self.pace()
                 published.placed_at = None
                 await self._place(key, published)
@@ -200,17 +200,17 @@ class Publisher:
     def _known_storers(self, key: ContentKey, published: Published) -> list[Neighbour] | None:
         """Where to place it without a search: where it was lately, as long as all of those live; or at the nearest of
         all, when all are known."""
-        placed_at, most = published.placed_at, self._copies(published)
+        placed_at, most = published.placed_at, self._copies(key, published)
         lately = placed_at is not None and self._clock.now() - placed_at < _STORERS_KNOWN_FOR
         alive = bool(published.storers) and all(map(self._server.table.alive, published.storers))
-        if lately and alive and not self._thin(published):
+        if lately and alive and not self._thin(key, published):
             distance = int.from_bytes(key.raw, "big")
             return sorted(published.storers, key=lambda storer: storer.long_id ^ distance)[:most]
-        return self._server.near(key, most) if self._server.settled else None
+        return self._server.near(key, most) if self._server.settled(key) else None
 
-    def _copies(self, published: Published) -> int:
+    def _copies(self, key: ContentKey, published: Published) -> int:
         """On how many nodes it should lie."""
-        brief = published.tag is None and not published.complete and self._server.settled
+        brief = published.tag is None and not published.complete and self._server.settled(key)
         return (self._tuning.replicas + 1) // 2 if brief else self._tuning.replicas
 
     async def _place_at(
@@ -219,7 +219,7 @@ class Publisher:
         """Place it at these (nearest first) where it was not placed a moment ago; whether that is enough."""
         distance = int.from_bytes(key.raw, "big")
         mine = self._server.node.long_id ^ distance
-        copies = self._copies(published)
+        copies = self._copies(key, published)
         targets = targets[:copies]
         if len(targets) < copies or mine < targets[-1].long_id ^ distance:
             verdict.placed[mine] = self._place_here(key, published)
@@ -290,16 +290,16 @@ class Publisher:
                 storers.setdefault(storer, []).append(key)
         return storers
 
-    def _thin(self, published: Published) -> bool:
+    def _thin(self, key: ContentKey, published: Published) -> bool:
         """Whether more nodes could hold it than do."""
-        return len(published.storers) < min(self._copies(published) - 1, len(self._server.table))
+        return len(published.storers) < min(self._copies(key, published) - 1, len(self._server.table))
 
     def _belongs(self, key: ContentKey, published: Published, neighbour: Neighbour) -> bool:
         """Whether it held the record and was restarted, or lacks it and is nearer to the key than one that holds it."""
         storers = published.storers
         if neighbour in storers and neighbour not in published.unsure:
             return published.placed_at is None or neighbour.since >= published.placed_at
-        if len(storers) < self._copies(published) - 1:
+        if len(storers) < self._copies(key, published) - 1:
             return True
         distance = int.from_bytes(key.raw, "big")
         furthest = max(storer.long_id ^ distance for storer in storers)

@@ -15,13 +15,15 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from kademlia.node import Node
-from kademlia.routing import RoutingTable
+from kademlia.routing import KBucket, RoutingTable
 
 from p2pdist.wire.codec import encode_contact
 from p2pdist.wire.records import ContentKey, Endpoint, PeerId
 
 PROBE_AFTER = (1.0, 5.0, 30.0, 120.0, 600.0)
 _MAX_SUSPECTS = 1024
+_NEVER = float("-inf")
+_Range = tuple[int, int]
 
 
 class RoundTrip:
@@ -91,12 +93,15 @@ class Suspect:
 
 class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type information
     """The routing table of the node ``me``; all times are the caller's ``now``. ``changed`` is when a node was last heard
-    from for the first time, or after it was restarted."""
+    from for the first time, or after it was restarted. Of each bucket it keeps when that was so, and when a search
+    last named nobody new there (``searched``)."""
 
     def __init__(self, me: PeerId, bucket: int) -> None:
         self._known: dict[bytes, Neighbour] = {}
         self._suspects: OrderedDict[bytes, Suspect] = OrderedDict()
         self.changed = float("-inf")
+        self._changed: dict[_Range, float] = {}
+        self._searched: dict[_Range, float] = {}
         super().__init__(None, bucket, Node(me.raw))
 
     def __len__(self) -> int:
@@ -109,6 +114,7 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
         news = known is None or neighbour.session != session
         if neighbour.session != session:
             self.changed = neighbour.since = now
+            self._changed[self._bucket_of(neighbour.long_id).range] = now
         if neighbour.endpoint is not endpoint and neighbour.endpoint != endpoint:
             neighbour.move(endpoint)
         neighbour.heard, neighbour.session = now, session
@@ -155,10 +161,28 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
                 asked.append(suspect.neighbour)
         return asked
 
-    @property
-    def whole(self) -> bool:
-        """Whether there was room for everyone met."""
-        return all(len(bucket) < self.ksize for bucket in self.buckets)
+    def searched(self, key: ContentKey, began: float, *, news: bool) -> None:
+        """A search near ``key`` is over; ``news``: it named someone never heard from."""
+        bucket = self._bucket_of(int.from_bytes(key.raw, "big"))
+        self._searched[bucket.range] = float("-inf") if news else began
+
+    def settled(self, key: ContentKey, most: int) -> bool:
+        """Whether the ``most`` nearest to ``key`` are known, as far as one can know: in each bucket that may hold one of
+        them there was room for all, and since someone new came there a search has named nobody unheard of."""
+        unsure = [bucket for bucket in self.buckets if not self._is_settled(bucket)]
+        if not unsure:
+            return True
+        nearest = self.find_neighbors(Node(key.raw), most)
+        if len(nearest) < most:
+            return False
+        target = int.from_bytes(key.raw, "big")
+        reach = nearest[-1].long_id ^ target
+        return all(_least_distance(bucket, target) > reach for bucket in unsure)
+
+    def has_room(self, neighbour: Neighbour) -> bool:
+        """Whether it would be a contact if it were heard from."""
+        bucket = self._bucket_of(neighbour.long_id)
+        return len(bucket) < self.ksize or bool(bucket.has_in_range(self.node))
 
     def known(self, peer: PeerId) -> Neighbour | None:
         """The contact, if it is in the table."""
@@ -191,6 +215,13 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
         if self._known.pop(node.id, None) is not None:
             for other in bucket.get_nodes():
                 self._known.setdefault(other.id, other)
+
+    def _bucket_of(self, place: int) -> KBucket:
+        return next(bucket for bucket in self.buckets if place <= bucket.range[1])
+
+    def _is_settled(self, bucket: KBucket) -> bool:
+        changed, searched = (marks.get(bucket.range, _NEVER) for marks in (self._changed, self._searched))
+        return len(bucket) < self.ksize and changed < searched
 
     def get_bucket_for(self, node: Node) -> int:
         for index, bucket in enumerate(self.buckets):
@@ -230,3 +261,10 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
 
     def _recount(self) -> None:
         self._known = {n.id: n for bucket in self.buckets for n in bucket.get_nodes()}
+
+
+def _least_distance(bucket: KBucket, target: int) -> int:
+    """How near to ``target`` a node in the bucket's range could be."""
+    low, high = map(int, bucket.range)
+    bits = (high - low + 1).bit_length() - 1  # the package's lowest bucket is one id wider than the others
+    return ((target ^ low) >> bits) << bits

@@ -30,6 +30,7 @@ from p2pdist.wire.datagram import SESSION_BYTES, Sealer
 from p2pdist.wire.records import ContentKey
 
 _HANDED_OVER = 15.0
+_INTRODUCED = 32
 
 
 class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type information
@@ -47,7 +48,6 @@ class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type informati
         self.dice = dice
         self.table = ContactTable(settings.peer, tuning.bucket)
         self.family = Family(settings.listen_host)
-        self._nobody_new_at = float("-inf")
         self.protocol = self._create_protocol()
 
     def _create_protocol(self) -> DhtProtocol:
@@ -99,28 +99,36 @@ class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type informati
         """Find the live nodes nearest to ``key``, and the records met on the way."""
         start, began = self.near(key, self.settings.tuning.bucket), self.clock.now()
         if not start:
-            return Found([], [], {})
-        width, sparing = self._width(enough), self.settled
+            return Found([], [], {}, [])
+        width, sparing = self._width(key, enough), self.settled(key)
         crawl = Crawl(self.protocol, key, wanted=wanted, width=width, enough=enough, sparing=sparing)
         found = await crawl.run(start)
-        self._nobody_new_at = float("-inf") if found.news else began
+        self.table.searched(key, began, news=bool(found.strangers))
         return found
 
     def near(self, key: ContentKey, most: int) -> list[Neighbour]:
         """The contacts nearest to ``key``."""
         return self.table.find_neighbors(Node(key.raw), most)
 
-    @property
-    def settled(self) -> bool:
-        """Whether this node knows everyone, as far as one can know: there is room for all in its table, and since it last
-        met someone new a search has named nobody it had not met. The nearest need not be searched for then."""
-        return self.table.changed < self._nobody_new_at and self.table.whole
+    def settled(self, key: ContentKey) -> bool:
+        """Whether this node knows those nearest to ``key``, as far as one can know: they need not be searched for then."""
+        return self.table.settled(key, self.settings.tuning.replicas)
 
-    def _width(self, enough: int | None) -> int:
+    async def introduce(self, strangers: list[Neighbour]) -> bool:
+        """Say a word to those that others named, that this node has still not heard from, and that would be contacts; to
+        some of them, if many. Whether there were any."""
+        named = [self.table.hearsay(each.peer, each.endpoint) for each in strangers]
+        unheard = [
+            each for each in named if each is not None and each.heard is None and self.table.has_room(each)
+        ]
+        await self.ask_all(unheard[:_INTRODUCED], Method.PING, ())
+        return bool(unheard)
+
+    def _width(self, key: ContentKey, enough: int | None) -> int:
         """Of how many of the nearest to hear. Where everyone is known, and nobody came so lately that he may not have
         been handed yet what belongs to him, a few that hold nothing are proof enough that there is nothing."""
         replicas = self.settings.tuning.replicas
-        if enough is None or not self.settled or self.clock.now() - self.table.changed < _HANDED_OVER:
+        if enough is None or not self.settled(key) or self.clock.now() - self.table.changed < _HANDED_OVER:
             return replicas
         return min(replicas, enough + 1)
 

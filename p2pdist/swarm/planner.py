@@ -481,7 +481,7 @@ class Planner:
             self._cut(piece)
             self._division.reopen(piece, now)
         # In a larger swarm members share upstream with more others, and tell less often what they hold.
-        stale = self.settings.claim_stale * max(1.0, len(self._members.table) / 8)
+        stale = self.settings.claim_stale * max(1.0, len(self._members.table) / 16)
         for piece, claim in list(self._members.claims.items()):
             if now - max(claim.since, claim.member.progressed) > stale:
                 self._members.release(claim.member, piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -56,3 +57,5 @@ class TransferContext:
     download: TokenBucket
     upstream_limit: TokenBucket
     ledger: Ledger = field(default_factory=Ledger)
+    slices: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Waiting clients ask upstream for their slices one after the other: it is slow enough."""

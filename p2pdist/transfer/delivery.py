@@ -224,8 +224,10 @@ class FetchDelivery(_Delivery):
         if length <= 0:
             await fetch.wait_done()
             return b""
+        if context.slices.locked():
+            return b""
         try:
-            async with context.upstream.blob(fetch.repository, fetch.digest, position, length) as stream:
+            async with context.slices, context.upstream.blob(fetch.repository, fetch.digest, position, length) as stream:
                 parts = [chunk async for chunk in stream.chunks()]
             await context.upstream_limit.take(length)
             return b"".join(parts)

@@ -1,24 +1,29 @@
 """Where the swarm's messages meet the blobs they are about.
 
 Always true here: one session per blob that is being fetched; a message about any other blob is answered with what the
-store knows. Bounded: sessions by the fetches in progress, neighbours by MAX_MEMBERS a session.
+store knows. Bounded: sessions by the fetches in progress, neighbours by MAX_MEMBERS a session. A message that is not
+understood is left out: the log tells of a kind that is unknown (a later version's) once per peer, of faults once a minute.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from itertools import takewhile
 from typing import Protocol
 
+from p2pdist.clock import Clock, SystemClock
+from p2pdist.discovery.limits import Seldom
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.swarm_port import SwarmLinks, Work
 from p2pdist.records import PeerId, Provider
 from p2pdist.store.port import Store
 from p2pdist.swarm.geometry import Geometry
-from p2pdist.wire.swarm_messages import Join, Leave, SwarmMessage, decode, encode
+from p2pdist.wire.swarm_messages import Join, Leave, SwarmMessage, UnknownKindError, decode, encode
 
 logger = logging.getLogger(__name__)
+_MAX_NAMED = 1024
 
 
 class Session(Protocol):
@@ -39,8 +44,11 @@ class Session(Protocol):
 class SwarmHub:
     """Implements peers.swarm_port.SwarmInbox."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock | None = None) -> None:
         self._store = store
+        self._clock = clock or SystemClock()
+        self._seldom = Seldom()
+        self._named: OrderedDict[PeerId, None] = OrderedDict()
         self._links: SwarmLinks | None = None
         self._own: Provider | None = None
         self._sessions: dict[Digest, Session] = {}
@@ -76,11 +84,16 @@ class SwarmHub:
         """As SwarmInbox.received."""
         try:
             message = decode(frame)
+        except UnknownKindError:
+            self._unknown_kind(sender)
+            return None
         except InvalidInputError as error:
-            logger.warning("peer %s sent a bad swarm message: %s", sender.short, error)
+            if self._seldom.due("bad", self._clock.now()):
+                logger.warning("peer %s sent a bad swarm message: %s", sender.short, error)
             return None
         if isinstance(message, Join) and message.sender.peer != sender:
-            logger.warning("peer %s posed as %s", sender.short, message.sender.peer.short)
+            if self._seldom.due("posed", self._clock.now()):
+                logger.warning("peer %s posed as %s", sender.short, message.sender.peer.short)
             return None
         session = self._sessions.get(message.digest)
         if session is not None:
@@ -88,6 +101,15 @@ class SwarmHub:
         elif isinstance(message, Join) and message.answer:
             return self._answer(message)
         return None
+
+    def _unknown_kind(self, sender: PeerId) -> None:
+        if sender not in self._named:
+            logger.info(
+                "peer %s sends swarm messages of a kind that this version does not know", sender.short
+            )
+            self._named[sender] = None
+            if len(self._named) > _MAX_NAMED:
+                self._named.popitem(last=False)
 
     async def _answer(self, join: Join) -> None:
         info = await self._store.stat(join.digest)

@@ -4,7 +4,8 @@ Rules:
 - Bytes from outside are decoded only through ``unpack_bounded``: their size, every length in them, and their depth
   are bounded before anything is built from them. Whatever is wrong with them is an InvalidInputError, nothing else.
 - Values are arrays by position, never maps. A decoder takes longer arrays than it knows (a later version may add to
-  the end) and refuses shorter ones.
+  the end) and refuses shorter ones. Of a list it leaves out what it does not understand and takes the others; the list
+  itself is bounded first.
 - An address is 4 or 16 bytes and a port of 2; a digest is one byte for its algorithm and its raw bytes.
 - Durations are whole milliseconds.
 - A cluster's members say the same small things again and again (who they are, where, what they provide): what such bytes
@@ -16,8 +17,8 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgpack
 
@@ -34,6 +35,7 @@ from p2pdist.records import (
     TagRecord,
 )
 
+T = TypeVar("T")
 KEY_BYTES = 20
 MAX_MEDIA_TYPE = 127
 MAX_SIZE = (1 << 63) - 1
@@ -137,6 +139,17 @@ def as_text(value: object, longest: int) -> str:
     return value
 
 
+def understood(read: Callable[[object], T], values: Iterable[object]) -> list[T]:
+    """What ``read`` makes of those values that are no InvalidInputError to it; the caller has bounded their number."""
+    made = []
+    for value in values:
+        try:
+            made.append(read(value))
+        except InvalidInputError:
+            continue
+    return made
+
+
 def as_key(value: object) -> ContentKey:
     """``value`` as a key of the DHT; raises InvalidInputError."""
     raw = as_bytes(value, KEY_BYTES)
@@ -220,12 +233,12 @@ def encode_provider(provider: Provider) -> bytes:
 
 @functools.lru_cache(maxsize=2048)  # a peer says the same of everything that it provides
 def decode_provider(data: bytes) -> Provider:
-    """What ``encode_provider`` made; raises InvalidInputError."""
+    """What ``encode_provider`` made, without the addresses that are not understood; raises InvalidInputError."""
     fields = as_tuple(unpack_bounded(data, max_bytes=MAX_RECORD_BYTES, max_items=16, max_depth=2), 4)
     endpoints = as_tuple(fields[1], 0, MAX_ENDPOINTS)
     return Provider(
         PeerId(as_bytes(fields[0], 20)),
-        tuple(decode_endpoint(endpoint) for endpoint in endpoints),
+        tuple(understood(decode_endpoint, endpoints)),
         as_text(fields[2], MAX_ZONE),
         as_bool(fields[3]),
     )

@@ -5,7 +5,7 @@
     Leave    "I take no part (any more)"
 
 A piece digest is 16 bytes of BLAKE3, which costs a third of SHA-256. Piece sets travel as bit fields. Whatever is
-malformed is an InvalidInputError.
+malformed is an InvalidInputError; a member that is not understood is left out, as is one without an address.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from p2pdist.wire.codec import (
     decode_provider,
     encode_provider,
     pack,
+    understood,
 )
 
 MAX_FRAME = 64 * 1024
@@ -40,6 +41,10 @@ PIECE_DIGEST = 16
 _MAX_SIZE = 1 << 50
 _JOIN, _UPDATE, _LEAVE = 1, 2, 3
 _INTEGERS = {int}
+
+
+class UnknownKindError(InvalidInputError):
+    """A message in order as far as one can see, of a kind that this version does not know."""
 
 
 class PieceHasher:
@@ -152,7 +157,7 @@ def decode(frame: bytes) -> SwarmMessage:
         return _decode_join(_named(name), fields)
     if kind == _LEAVE and type(kind) is int:
         return Leave(_named(name))
-    raise InvalidInputError("a swarm message of unknown kind")
+    raise UnknownKindError("a swarm message of unknown kind")
 
 
 def _unpack(frame: bytes) -> tuple[object, ...]:
@@ -182,9 +187,16 @@ def _decode_join(digest: Digest, fields: tuple[object, ...]) -> Join:
         decode_provider(as_bytes(fields[3], 512)),
         from_bits(as_bytes(fields[4], MAX_PIECES // 8)),
         _pieces(fields[5]),
-        tuple(decode_provider(as_bytes(member, 512)) for member in members),
+        tuple(understood(_member, members)),
         as_bool(fields[7]),
     )
+
+
+def _member(value: object) -> Provider:
+    member = decode_provider(as_bytes(value, 512))
+    if not member.endpoints:
+        raise InvalidInputError("a member that cannot be reached")
+    return member
 
 
 def _decode_update(digest: Digest, fields: tuple[object, ...]) -> Update:

@@ -431,7 +431,7 @@ async def settled(nodes: list[DiscoveryNode]) -> None:
     await until(lambda: all(len(node.contacts()) == len(nodes) - 1 for node in nodes))
     for node in nodes:
         await node._maintenance.look_around()
-    assert all(node._server.settled for node in nodes)
+    assert all(node._server.settled(ContentKey.of_blob(BLOB)) for node in nodes)
 
 
 def holders(nodes: list[DiscoveryNode]) -> list[DiscoveryNode]:

@@ -48,7 +48,7 @@ def listeners(hub: SwarmHub) -> list[Listener]:
 
 
 def test_what_one_session_found_out_the_others_hear_once() -> None:
-    hub = SwarmHub(MemoryStore(1 << 20, SystemClock()))
+    hub = SwarmHub(MemoryStore(1 << 20, SystemClock()), SystemClock())
     one, two, three = listeners(hub)
     hub.lagging(TWO, (ANNA, BERT))
     assert one.lag == three.lag == [(ANNA, BERT)]
@@ -56,7 +56,7 @@ def test_what_one_session_found_out_the_others_hear_once() -> None:
 
 
 def test_a_session_that_ends_on_that_word_keeps_it_from_nobody() -> None:
-    hub = SwarmHub(MemoryStore(1 << 20, SystemClock()))
+    hub = SwarmHub(MemoryStore(1 << 20, SystemClock()), SystemClock())
     one, _, three = listeners(hub)
     one.closes = True
     hub.lagging(TWO, (ANNA,))
@@ -66,7 +66,7 @@ def test_a_session_that_ends_on_that_word_keeps_it_from_nobody() -> None:
 
 
 def test_word_of_members_that_lag_reaches_the_session_of_its_blob_only() -> None:
-    hub = SwarmHub(MemoryStore(1 << 20, SystemClock()))
+    hub = SwarmHub(MemoryStore(1 << 20, SystemClock()), SystemClock())
     one, two, three = listeners(hub)
     update = Update(TWO, lagging=(BERT,))
     assert hub.received(ANNA, encode(update)) is None
