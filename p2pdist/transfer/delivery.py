@@ -227,7 +227,10 @@ class FetchDelivery(_Delivery):
         if context.slices.locked():
             return b""
         try:
-            async with context.slices, context.upstream.blob(fetch.repository, fetch.digest, position, length) as stream:
+            async with (
+                context.slices,
+                context.upstream.blob(fetch.repository, fetch.digest, position, length) as stream,
+            ):
                 parts = [chunk async for chunk in stream.chunks()]
             await context.upstream_limit.take(length)
             return b"".join(parts)
