@@ -1,6 +1,7 @@
 """How quickly, and how surely, a record is found: many DHT nodes in one process, some of them freshly dead.
 
     python -m tests.bench_discovery --nodes 300 --dead 0.1 --records 200
+    python -m tests.bench_discovery --crowd 16
 
 Prints announce and find percentiles in milliseconds, lookups that missed, CPU per lookup, and how many announcers of
 one key in the same instant were told that they are first.
@@ -21,6 +22,7 @@ from p2pdist.discovery.node import DiscoveryNode
 from p2pdist.discovery.settings import DiscoverySettings, Tuning
 from p2pdist.oci.digest import Digest
 from p2pdist.wire.records import ContentKey, PeerId
+from tests.bench_crowd import crowd
 
 KEY = bytes(32)
 
@@ -142,9 +144,16 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200)
     parser.add_argument("--flash", type=int, default=30)
     parser.add_argument("--age", type=float, default=1.0, help="seconds between announcing and looking")
+    parser.add_argument(
+        "--crowd", type=int, default=0, help="count the datagrams of so many nodes that pull at once"
+    )
     parser.add_argument("--uvloop", action="store_true")
     args = parser.parse_args()
-    work = measure(args.nodes, args.dead, args.records, args.flash, args.age, Tuning())
+    work = (
+        crowd(args.crowd)
+        if args.crowd
+        else measure(args.nodes, args.dead, args.records, args.flash, args.age, Tuning())
+    )
     if args.uvloop:
         import uvloop
 

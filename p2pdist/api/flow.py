@@ -36,7 +36,7 @@ from p2pdist.wire.http_auth import MAC_HEADER, Credentials, FrameSeal, HttpAuth
 logger = logging.getLogger(__name__)
 
 FRAME = 512 * 1024
-WAIT = 4.0
+WAIT = 12.0
 IDLE = 60.0
 MAX_WANTS = 256
 MAX_BLOBS = 32
@@ -343,10 +343,9 @@ class _Flow(asyncio.Protocol):
                     self._leave(digest, source)
 
     def _ready(self) -> _Open | None:
-        """The next want of which something can be sent; each has its turn."""
-        for handle, want in self._wants.items():
+        """The first want of which something can be sent: so pieces come one after the other, and not all at once, late."""
+        for want in self._wants.values():
             if want.source.ready(want.position) > want.position:
-                self._wants[handle] = self._wants.pop(handle)
                 return want
         return None
 

@@ -9,6 +9,7 @@ Always true here:
 
     GET|HEAD /p2p/v1/blobs/DIGEST   200, 206 (single Range), 404, 416, 503
     GET      /p2p/v1/flow           101: pieces of any blob over this connection (api/flow.py)
+    GET      /p2p/v1/link           101: swarm messages of who asks over this connection (api/swarm_inbox.py)
     GET      /p2p/v1/hello          name, zone and version as P2PDist-* headers
 """
 
@@ -28,8 +29,8 @@ from aiohttp import web
 from p2pdist.api.flow import FlowDoor, PartialBlob, Partials
 from p2pdist.api.peer_gate import CREDENTIALS, HELLO_PATH, Gate
 from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, send_file
-from p2pdist.api.swarm_inbox import PATH as SWARM_PATH
-from p2pdist.api.swarm_inbox import SwarmDoor
+from p2pdist.api.swarm_inbox import PATH as LINK_PATH
+from p2pdist.api.swarm_inbox import POST_PATH, SwarmDoor
 from p2pdist.api.warm import WarmDoor
 from p2pdist.clock import Clock
 from p2pdist.errors import BusyError, InvalidInputError, P2PDistError
@@ -104,7 +105,9 @@ def build_peer_app(
     app.router.add_get(FLOW_PATH, flows.open, allow_head=False)
     app.router.add_get(HELLO_PATH, handlers.hello, allow_head=False)
     if inbox is not None:
-        app.router.add_post(SWARM_PATH, SwarmDoor(inbox, auth).receive)
+        swarm = SwarmDoor(inbox, auth)
+        app.router.add_get(LINK_PATH, swarm.open, allow_head=False)
+        app.router.add_post(POST_PATH, swarm.receive)
     if warm is not None:
         warm.register(app)
     return app

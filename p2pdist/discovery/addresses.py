@@ -7,6 +7,7 @@ that does not resolve is no error, only nothing.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ def parse_host_port(text: str) -> HostPort:
     return HostPort(host, int(port))
 
 
+@functools.lru_cache(maxsize=4096)  # asked for each datagram
 def observed(address: tuple[object, ...]) -> Endpoint | None:
     """The endpoint a socket says a datagram came from; None when no datagram could be sent back."""
     host, port = str(address[0]).partition("%")[0], address[1]

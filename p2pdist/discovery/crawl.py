@@ -23,16 +23,18 @@ from p2pdist.wire.records import MAX_RECORD_BYTES, ContentKey, PeerId, Provider,
 
 _MOST_CONTACTS = 32
 _MOST_RECORDS = 64
+_MOST_STRANGERS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """Where a key's records belong, nearest first; who may belong there too but has not answered yet; the records met
-    on the way, one for each peer."""
+    on the way, one for each peer; whom the answers named and this node had not heard from then."""
 
     nearest: list[Neighbour]
     stragglers: list[Neighbour]
     records: dict[PeerId, Record]
+    strangers: list[Neighbour]
 
 
 class Crawl:
@@ -46,15 +48,17 @@ class Crawl:
         wanted: int = NOTHING,
         width: int,
         enough: int | None = None,
+        sparing: bool = False,
     ) -> None:
         self._protocol = protocol
         self._key = key
         self._wanted = wanted
         target = int.from_bytes(key.raw, "big")
         self._lookup: Lookup[Neighbour] = Lookup(
-            target, width=width, alpha=protocol.tuning.alpha, enough=enough
+            target, width=width, alpha=protocol.tuning.alpha, enough=enough, sparing=sparing
         )
         self._records: dict[PeerId, Record] = {}
+        self._strangers: dict[PeerId, Neighbour] = {}
         self._hedges: set[Hedge] = set()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -71,7 +75,9 @@ class Crawl:
             deadline.cancel()
             for hedge in self._hedges:
                 hedge.cancel()
-        return Found(self._lookup.nearest(), self._lookup.stragglers(), self._records)
+        return Found(
+            self._lookup.nearest(), self._lookup.stragglers(), self._records, [*self._strangers.values()]
+        )
 
     def _go_on(self) -> None:
         if self._over.done():
@@ -117,31 +123,49 @@ class Crawl:
 
     def _take(self, node: Neighbour, answer: Body) -> bool:
         contacts, records = (codec.as_tuple(part, 0) for part in codec.as_tuple(answer, 2)[:2])
-        hearsay = (as_contact(contact) for contact in contacts[:_MOST_CONTACTS])
-        reached = (c for c in hearsay if c is not None and self._protocol.family.reaches(c[1]))
-        candidates = (self._protocol.router.hearsay(peer, endpoint) for peer, endpoint in reached)
-        self._lookup.learn(candidate for candidate in candidates if candidate is not None)
+        candidates = [told_of(contact, self._protocol) for contact in contacts[:_MOST_CONTACTS]]
+        known = [candidate for candidate in candidates if candidate is not None]
+        for candidate in known:
+            if candidate.heard is None and len(self._strangers) < _MOST_STRANGERS:
+                self._strangers[candidate.peer] = candidate
+        self._lookup.learn(known)
         read = read_records(records, self._wanted, node)
         merge(self._records, read)
         return bool(read)
 
 
+def told_of(contact: object, protocol: DhtProtocol) -> Neighbour | None:
+    """The node that an answer names; None for one of no use, a suspect, or this node itself."""
+    read = as_contact(contact)
+    if read is None or not protocol.family.reaches(read[1]):
+        return None
+    return protocol.router.hearsay(*read)
+
+
 def read_records(values: tuple[object, ...], wanted: int, teller: Neighbour) -> list[Record]:
-    """The records of an answer by ``teller``, at most 64; raises InvalidInputError.
+    """The records of an answer by ``teller``, of at most 64; one that is not understood (a later version's) is left out.
 
     A node that knows no address of its own puts none in its record: it is where it answers from.
     """
-    raw = [codec.as_bytes(value, MAX_RECORD_BYTES) for value in values[:_MOST_RECORDS]]
+    raw = values[:_MOST_RECORDS]
     if wanted == TAGS:
-        return [codec.decode_tag_record(record) for record in raw]
+        return codec.understood(_read_tag_record, raw)
     if wanted == PROVIDERS:
-        providers = [codec.decode_provider(record) for record in raw]
+        providers = codec.understood(_read_provider, raw)
         told = (
             replace(p, endpoints=(teller.endpoint,)) if p.peer == teller.peer and not p.endpoints else p
             for p in providers
         )
         return [provider for provider in told if provider.endpoints]
     return []
+
+
+def _read_tag_record(value: object) -> TagRecord:
+    return codec.decode_tag_record(codec.as_bytes(value, MAX_RECORD_BYTES))
+
+
+def _read_provider(value: object) -> Provider:
+    return codec.decode_provider(codec.as_bytes(value, MAX_RECORD_BYTES))
 
 
 def merge(into: dict[PeerId, Record], records: Iterable[Record]) -> None:

@@ -1,8 +1,8 @@
 """Which nodes a lookup asks next, and when it is over. Pure: no sockets, no time.
 
 Rules (in place of kademlia's crawler, whose rounds wait for every contact of the round):
-- Candidates are asked from the nearest on, at most ``alpha`` at a time, and none that is further away than ``width``
-  others that live (answered) or may yet (asked).
+- Candidates are asked from the nearest on, at most ``alpha`` at a time (``sparing``: no more than may be ``enough``),
+  and none that is further away than ``width`` others that live (answered) or may yet (asked).
 - One that is slow no longer holds a place among the asked nor among the ``width``; its answer still counts.
 - Over when the ``width`` nearest, leaving out the slow and the dead, have all answered; or when ``enough`` of them
   hold what is looked for. With no answer at all, the slow are waited for.
@@ -42,11 +42,14 @@ class _State(enum.Enum):
 class Lookup(Generic[N]):
     """The search for the ``width`` live nodes nearest to ``target``."""
 
-    def __init__(self, target: int, *, width: int, alpha: int, enough: int | None = None) -> None:
+    def __init__(
+        self, target: int, *, width: int, alpha: int, enough: int | None = None, sparing: bool = False
+    ) -> None:
         self._target = target
         self._width = width
         self._alpha = alpha
         self._enough = enough
+        self._sparing = sparing
         self._order: list[tuple[int, int]] = []
         self._nodes: dict[int, N] = {}
         self._states: dict[int, _State] = {}
@@ -66,8 +69,11 @@ class Lookup(Generic[N]):
         """The nodes to ask now; they count as asked from here on."""
         chosen: list[N] = []
         places = 0
+        most = self._alpha
+        if self._sparing and self._enough is not None:
+            most = min(most, self._enough - self._holders)
         for _, name in self._order:
-            if places == self._width or self._in_flight == self._alpha or self._asked == MAX_ASKED:
+            if places == self._width or self._in_flight >= most or self._asked == MAX_ASKED:
                 break
             state = self._states[name]
             if state in (_State.SLOW, _State.DEAD):

@@ -30,6 +30,12 @@ _QUIET_PINGS = 6
 _SWEEP_EVERY = 60.0
 _LOOKS = (0.3, 0.7, 1.5, 3.0, 6.0, 15.0, 30.0, 60.0, 120.0)
 
+_LOOKS_WIDE = 3
+_LOOKS_AGAIN = 2
+_LOOKS_IN_VAIN = 3
+_LOOK_AGAIN_AFTER = 30.0
+_QUARTERS = (0, 2, 3, 1)
+
 
 class Maintenance:
     """The upkeep of one node; ``run`` in the node's task group."""
@@ -44,6 +50,7 @@ class Maintenance:
         self._unresolved: set[HostPort] = set()
         self._greeted = asyncio.Event()
         self._probed_at = clock.now()
+        self._turn = dice.randrange(3)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -135,18 +142,62 @@ class Maintenance:
             )
 
     async def look_around(self) -> None:
-        """Meet the nodes nearest to this one, and some far away: their answers fill the table."""
-        await self._server.crawl(ContentKey(self._server.settings.peer.raw))
-        await self._server.crawl(ContentKey(self._dice.randbytes(20)))
+        """Meet the nodes nearest to this one, and some far away: their answers fill the table. Three times, and it has
+        looked everywhere."""
+        self._turn += 1
+        await self._look(0)
+        await self._look(1 + self._turn % 3)
+
+    async def _look(self, quarter: int) -> bool:
+        """Meet those near to this node (0), or to some place in another quarter of the space; whether that was news."""
+        before = self._server.table.changed
+        raw = self._server.settings.peer.raw
+        if quarter:
+            raw = bytes([(raw[0] & 0xC0 ^ quarter << 6) | self._dice.getrandbits(6)]) + self._dice.randbytes(
+                19
+            )
+        found = await self._server.crawl(ContentKey(raw))
+        strangers = await self._server.introduce(found.strangers)
+        return strangers or self._server.table.changed != before
 
     async def _settle_in(self) -> None:
-        """Where many nodes start at once, whom one meets first knows few others yet: look again, ever less often."""
+        """Where many nodes start at once, whom one meets first knows few others yet: look again, ever less often. So too
+        when someone new is heard from later: two halves of a cluster that lost each other may have met again there."""
         await self._greeted.wait()
-        for pause in _LOOKS:
-            await self._clock.sleep(pause * self._dice.uniform(0.8, 1.2))
+        await self._look_on(0)
+        while True:
+            await self.look_around()
+            await self._look_on(_LOOKS_AGAIN)
+
+    async def _look_on(self, number: int) -> None:
+        """Look after each pause, at first in two directions. After three looks in different directions without news there
+        are no more; then this returns when someone new is heard from, but not too soon after it began."""
+        in_vain, began = 0, self._clock.now()
+        while True:
+            before, quiet = self._server.table.changed, in_vain >= _LOOKS_IN_VAIN
+            pause = _LOOKS[number] if number < len(_LOOKS) else self._tuning.refresh_every
+            if not quiet:
+                await self._clock.sleep(pause * self._dice.uniform(0.8, 1.2))
+            elif await self._wait_for_news(pause, before, began + _LOOK_AGAIN_AFTER):
+                return
             await self._greet_some()
-            if len(self._server.table):
+            if self._server.table.changed != before:
+                in_vain = 0
+            if len(self._server.table) and number < _LOOKS_WIDE:
                 await self.look_around()
+            elif len(self._server.table) and in_vain < _LOOKS_IN_VAIN:
+                quarter = _QUARTERS[number % len(_QUARTERS)]
+                in_vain = 0 if await self._look(quarter) else in_vain + 1
+            number += 1
+
+    async def _wait_for_news(self, seconds: float, before: float, earliest: float) -> bool:
+        """Sleep; True as soon as someone new has been heard from since ``before``, though not before ``earliest``."""
+        until = self._clock.now() + seconds * self._dice.uniform(0.8, 1.2)
+        while self._clock.now() < until:
+            await self._clock.sleep(self._dice.uniform(0.5, 1.5))
+            if self._server.table.changed != before and self._clock.now() >= earliest:
+                return True
+        return False
 
     async def _probe(self) -> None:
         """Ask suspects when they are due, and now and then those quiet for long, before a pull has to find out."""

@@ -161,7 +161,8 @@ class DiscoveryNode:
             merge(records, self._server.records.providers(key, MAX_HERE, now, but=me))
         else:
             merge(records, self._server.records.tags(key, now, but=me))
-        found = await self._server.crawl(key, wanted, enough=self._settings.tuning.enough)
+        enough = self._settings.tuning.enough - bool(records)
+        found = await self._server.crawl(key, wanted, enough=enough)
         merge(records, found.records.values())
         records.pop(me, None)
         return records

@@ -1,7 +1,10 @@
 """What this agent has announced: where each record lies, and its renewal until it is withdrawn.
 
 Rules:
-- A record lies on the ``replicas`` live nodes nearest to its key, this node among them when it is that near.
+- A record lies on the ``replicas`` live nodes nearest to its key, this node among them when it is that near. Where this
+  node knows everyone near, one of content that is only being fetched lies on half as many: it is of use for a short time.
+- Who the nearest are takes a search, unless it was placed lately, or this node knows everyone near (``DhtServer.settled``).
+  Should one of those know a nearer node that this one does not, or one not answer, there is a search after all.
 - Whether an announcement is the first is decided at one node: the nearest that answered. It took the records in some
   order, and the one before which there was none is the first. A record elsewhere that is older than any race could
   make it (a node near the key that was just started knows none) overrules that.
@@ -17,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from p2pdist.clock import Clock
-from p2pdist.discovery.crawl import merge, read_records
+from p2pdist.discovery.crawl import merge, read_records, told_of
 from p2pdist.discovery.limits import Bucket
 from p2pdist.discovery.port import Announcement
 from p2pdist.discovery.records import Placed, Record
@@ -38,21 +41,30 @@ _CHUNK_PAUSE = 0.02
 
 @dataclass(slots=True)
 class Published:
-    """One announcement of ours. ``tag`` is set for tag records, whose age was true at ``since``."""
+    """One announcement of ours. ``tag`` is set for tag records, whose age was true at ``since``; ``unsure`` are those of
+    the ``storers`` that have not said that they have it."""
 
     complete: bool = True
     tag: TagRecord | None = None
     since: float = 0.0
     storers: tuple[Neighbour, ...] = ()
+    unsure: tuple[Neighbour, ...] = ()
     placed_at: float | None = None
 
 
 @dataclass(slots=True)
 class _Verdict:
-    """What the storing nodes said: each one's placing, by its distance to the key; and the others' records."""
+    """What the storing nodes said: each one's placing, by its distance to the key; the others' records; and whether
+    any named a nearer node that is not known here."""
 
     placed: dict[int, Placed] = field(default_factory=dict)
     others: dict[PeerId, Record] = field(default_factory=dict)
+    stranger: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the nearest known are the nearest, and have told what records there are."""
+        return not self.stranger and (bool(self.others) or not any(p.earlier for p in self.placed.values()))
 
     def announcement(self) -> Announcement:
         nearest = min(self.placed, default=None)
@@ -149,7 +161,7 @@ class Publisher:
                 await self._clock.sleep(_CHUNK_PAUSE)
         for key, without in lost.items():
             published = self._mine.get(key)
-            if published is not None and (without or self._thin(published)):
+            if published is not None and (without or self._thin(key, published)):
                 await self.pace()
                 published.placed_at = None
                 await self._place(key, published)
@@ -163,47 +175,74 @@ class Publisher:
             for neighbour in news:
                 if key in self._mine and self._belongs(key, published, neighbour):
                     await self.pace()
-                    await self._server.ask_all([neighbour], *self._request(key, published))
-                    kept = tuple(storer for storer in published.storers if storer.peer != neighbour.peer)
-                    published.storers = (*kept, neighbour)
+                    answers = await self._server.ask_all([neighbour], *self._request(key, published))
+                    published.storers = (*_without(published.storers, neighbour), neighbour)
+                    unsure = _without(published.unsure, neighbour)
+                    published.unsure = unsure if answers else (*unsure, neighbour)
 
     async def _place(self, key: ContentKey, published: Published) -> Announcement:
         wanted = TAGS if published.tag is not None else PROVIDERS
         verdict = _Verdict()
         now = self._clock.now()
         merge(verdict.others, self._server.records.providers(key, MAX_HERE, now, but=self._me))
-        targets, stragglers = await self._targets(key, published, wanted, verdict)
-        distance = int.from_bytes(key.raw, "big")
-        mine = self._server.node.long_id ^ distance
-        if len(targets) < self._tuning.replicas or mine < targets[-1].long_id ^ distance:
-            verdict.placed[mine] = self._place_here(key, published)
-            targets = targets[: self._tuning.replicas - 1]
-        method, body = self._request(key, published)
-        for straggler in stragglers:
-            self._server.protocol.tell(straggler, method, body)
-        nearest = targets[0] if targets else None
-        answers = await self._server.ask_all(targets, method, body, insist=nearest)
-        if method is Method.ANNOUNCE:
-            for storer, answer in answers.items():
-                _read(verdict, storer, storer.long_id ^ distance, answer)
-        published.storers, published.placed_at = tuple(targets), self._clock.now()
+        targets = self._known_storers(key, published)
+        if targets is None or not await self._place_at(targets, key, published, verdict):
+            found = await self._server.crawl(key, wanted)
+            merge(verdict.others, found.records.values())
+            for straggler in found.stragglers:
+                self._server.protocol.tell(straggler, *self._request(key, published))
+            await self._place_at(found.nearest, key, published, verdict)
         if self._mine.get(key) is not published:
-            await self._take_back(key, targets)
+            await self._take_back(key, list(published.storers))
         verdict.others.pop(self._me, None)
         return verdict.announcement()
 
-    async def _targets(
-        self, key: ContentKey, published: Published, wanted: int, verdict: _Verdict
-    ) -> tuple[list[Neighbour], list[Neighbour]]:
-        """Where to place it: where it was lately, as long as all of those live; else where a crawl says."""
-        placed_at = published.placed_at
-        if placed_at is not None and self._clock.now() - placed_at < _STORERS_KNOWN_FOR:
-            alive = [storer for storer in published.storers if self._server.table.alive(storer)]
-            if alive and len(alive) == len(published.storers):
-                return alive, []
-        found = await self._server.crawl(key, wanted)
-        merge(verdict.others, found.records.values())
-        return found.nearest, found.stragglers
+    def _known_storers(self, key: ContentKey, published: Published) -> list[Neighbour] | None:
+        """Where to place it without a search: where it was lately, as long as all of those live; or at the nearest of
+        all, when all are known."""
+        placed_at, most = published.placed_at, self._copies(key, published)
+        lately = placed_at is not None and self._clock.now() - placed_at < _STORERS_KNOWN_FOR
+        alive = bool(published.storers) and all(map(self._server.table.alive, published.storers))
+        if lately and alive and not self._thin(key, published):
+            distance = int.from_bytes(key.raw, "big")
+            return sorted(published.storers, key=lambda storer: storer.long_id ^ distance)[:most]
+        return self._server.near(key, most) if self._server.settled(key) else None
+
+    def _copies(self, key: ContentKey, published: Published) -> int:
+        """On how many nodes it should lie."""
+        brief = published.tag is None and not published.complete and self._server.settled(key)
+        return (self._tuning.replicas + 1) // 2 if brief else self._tuning.replicas
+
+    async def _place_at(
+        self, targets: list[Neighbour], key: ContentKey, published: Published, verdict: _Verdict
+    ) -> bool:
+        """Place it at these (nearest first) where it was not placed a moment ago; whether that is enough."""
+        distance = int.from_bytes(key.raw, "big")
+        mine = self._server.node.long_id ^ distance
+        copies = self._copies(key, published)
+        targets = targets[:copies]
+        if len(targets) < copies or mine < targets[-1].long_id ^ distance:
+            verdict.placed[mine] = self._place_here(key, published)
+            targets = targets[: copies - 1]
+        missing = [target for target in targets if target.long_id ^ distance not in verdict.placed]
+        answers = await self._ask_to_keep(missing, key, published)
+        for storer, answer in answers.items():
+            if published.tag is None:
+                self._read(verdict, storer, storer.long_id ^ distance, answer)
+        published.storers, published.placed_at = tuple(targets), self._clock.now()
+        published.unsure = tuple(target for target in missing if target not in answers)
+        enough = published.tag is not None or verdict.complete
+        return enough and all(map(self._server.table.alive, targets))
+
+    async def _ask_to_keep(
+        self, targets: list[Neighbour], key: ContentKey, published: Published
+    ) -> dict[Neighbour, Body]:
+        """A few of the nearest are asked for the records there; all have the same, as a rule."""
+        method, body = self._request(key, published)
+        few = self._tuning.enough if method is Method.ANNOUNCE else len(targets)
+        brief = dict.fromkeys(targets[few:], (*body, False))
+        nearest = targets[0] if targets else None
+        return await self._server.ask_all(targets, method, body, insist=nearest, bodies=brief)
 
     def _place_here(self, key: ContentKey, published: Published) -> Placed:
         now = self._clock.now()
@@ -251,31 +290,38 @@ class Publisher:
                 storers.setdefault(storer, []).append(key)
         return storers
 
-    def _thin(self, published: Published) -> bool:
+    def _thin(self, key: ContentKey, published: Published) -> bool:
         """Whether more nodes could hold it than do."""
-        return len(published.storers) < min(self._tuning.replicas - 1, len(self._server.table))
+        return len(published.storers) < min(self._copies(key, published) - 1, len(self._server.table))
 
     def _belongs(self, key: ContentKey, published: Published, neighbour: Neighbour) -> bool:
-        """Whether it holds the record and was restarted, or is nearer to the key than one that holds it."""
+        """Whether it held the record and was restarted, or lacks it and is nearer to the key than one that holds it."""
         storers = published.storers
-        if len(storers) < self._tuning.replicas - 1:
+        if neighbour in storers and neighbour not in published.unsure:
+            return published.placed_at is None or neighbour.since >= published.placed_at
+        if len(storers) < self._copies(key, published) - 1:
             return True
         distance = int.from_bytes(key.raw, "big")
         furthest = max(storer.long_id ^ distance for storer in storers)
         return neighbour.long_id ^ distance <= furthest
 
+    def _read(self, verdict: _Verdict, storer: Neighbour, distance: int, answer: Body) -> None:
+        """Take one storing node's answer in; a malformed one counts for nothing."""
+        try:
+            kept, earlier, established, records, *nearer = codec.as_tuple(answer, 4)[:5]
+            read = read_records(codec.as_tuple(records, 0), PROVIDERS, storer)
+            verdict.placed[distance] = Placed(
+                codec.as_bool(kept), codec.as_int(earlier, 0, 1 << 20), codec.as_bool(established)
+            )
+        except InvalidInputError:
+            return
+        merge(verdict.others, read)
+        named = [told_of(contact, self._server.protocol) for contact in nearer]
+        verdict.stranger |= any(each is not None and each.heard is None for each in named)
+
     def _interval(self) -> float:
         return self._tuning.renew_every * self._dice.uniform(0.9, 1.1)
 
 
-def _read(verdict: _Verdict, storer: Neighbour, distance: int, answer: Body) -> None:
-    """Take one storing node's answer in; a malformed one counts for nothing."""
-    try:
-        kept, earlier, established, records = codec.as_tuple(answer, 4)[:4]
-        read = read_records(codec.as_tuple(records, 0), PROVIDERS, storer)
-        verdict.placed[distance] = Placed(
-            codec.as_bool(kept), codec.as_int(earlier, 0, 1 << 20), codec.as_bool(established)
-        )
-        merge(verdict.others, read)
-    except InvalidInputError:
-        return
+def _without(storers: tuple[Neighbour, ...], neighbour: Neighbour) -> tuple[Neighbour, ...]:
+    return tuple(storer for storer in storers if storer.peer != neighbour.peer)

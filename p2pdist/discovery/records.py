@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from p2pdist.wire import codec
 from p2pdist.wire.records import ContentKey, PeerId, Provider, TagRecord
 
 Record = Provider | TagRecord
@@ -44,10 +45,13 @@ class Placed:
 
 
 class _Entry:
-    __slots__ = ("ends", "order", "record", "since", "told")
+    """``raw`` is a provider encoded: it is told more often than it changes."""
 
-    def __init__(self, record: Record, order: int, now: float, ends: float) -> None:
+    __slots__ = ("ends", "order", "raw", "record", "since", "told")
+
+    def __init__(self, record: Record, raw: bytes, order: int, now: float, ends: float) -> None:
         self.record = record
+        self.raw = raw
         self.order = order
         self.since = now
         self.told = now
@@ -62,7 +66,7 @@ class RecordStore:
         self._bounds = bounds
         self._keys: dict[ContentKey, dict[PeerId, _Entry]] = {}
         self._of: dict[PeerId, set[ContentKey]] = {}
-        self._same: dict[Provider, Provider] = {}
+        self._same: dict[Provider, tuple[Provider, bytes]] = {}
         self._records = 0
         self._order = 0
 
@@ -79,11 +83,12 @@ class RecordStore:
         entries = self._live(key, now)
         ends = now + min(max(ttl, self._bounds.shortest), self._bounds.longest)
         known = entries.get(record.peer)
+        shared, raw = self._shared(record)
         if known is not None and type(known.record) is type(record):
-            known.record, known.ends, known.told = self._shared(record), ends, now
+            known.record, known.raw, known.ends, known.told = shared, raw, ends, now
             return _placed(entries, known, kept=True)
         self._order += 1
-        entry = _Entry(self._shared(record), self._order, now, ends)
+        entry = _Entry(shared, raw, self._order, now, ends)
         placed = _placed(entries, entry, kept=True)
         if not self._admit(key, entries, record):
             return Placed(False, placed.earlier, placed.established)
@@ -117,20 +122,15 @@ class RecordStore:
     def providers(self, key: ContentKey, most: int, now: float, but: PeerId | None = None) -> list[Provider]:
         """At most ``most`` of the providers under ``key``, without ``but``: the one there first, then a random sample
         of the complete ones, then of the partial ones (a third of the room is kept for these)."""
-        entries = [
-            entry
-            for entry in self._live(key, now).values()
-            if isinstance(entry.record, Provider) and entry.record.peer != but
-        ]
-        if len(entries) > 1:
-            first = min(entries, key=lambda entry: entry.order)
-            rest = [entry for entry in entries if entry is not first]
-            self._dice.shuffle(rest)
-            complete = [entry for entry in rest if _is_complete(entry)]
-            partial = [entry for entry in rest if not _is_complete(entry)]
-            share = max(most - 1 - len(partial), (most - 1) * 2 // 3)
-            entries = [first, *complete[:share], *partial, *complete[share:]]
-        return [entry.record for entry in entries[:most] if isinstance(entry.record, Provider)]
+        sample = self._sample(self._providers(key, now, but), most)
+        return [entry.record for entry in sample if isinstance(entry.record, Provider)]
+
+    def told(self, key: ContentKey, most: int, room: int, now: float, but: PeerId) -> list[bytes]:
+        """The same, encoded: as many as fit in ``room`` bytes. All of them in no order, where all fit."""
+        entries = self._providers(key, now, but)
+        if len(entries) > most or len(codec.fitting([entry.raw for entry in entries], room)) < len(entries):
+            entries = self._sample(entries, most)
+        return codec.fitting([entry.raw for entry in entries], room)
 
     def tags(self, key: ContentKey, now: float, but: PeerId | None = None) -> list[TagRecord]:
         """The tag records under ``key``, aged by the time they have been here, youngest first."""
@@ -142,10 +142,31 @@ class RecordStore:
                 aged.append(TagRecord(tag.peer, tag.digest, tag.media_type, tag.size, age))
         return sorted(aged, key=lambda tag: tag.age)
 
+    def holds(self, key: ContentKey, now: float, but: PeerId) -> bool:
+        """Whether there is a record of anyone but ``but``."""
+        entries = self._live(key, now)
+        return len(entries) > (but in entries)
+
     def sweep(self, now: float) -> None:
         """Forget what has ended."""
         for key in list(self._keys):
             self._live(key, now)
+
+    def _providers(self, key: ContentKey, now: float, but: PeerId | None) -> list[_Entry]:
+        entries = self._live(key, now)
+        left_out = entries.get(but) if but is not None else None
+        return [e for e in entries.values() if e is not left_out and isinstance(e.record, Provider)]
+
+    def _sample(self, entries: list[_Entry], most: int) -> list[_Entry]:
+        if len(entries) < 2:
+            return entries[:most]
+        first = min(entries, key=lambda entry: entry.order)
+        rest = [entry for entry in entries if entry is not first]
+        self._dice.shuffle(rest)
+        complete = [entry for entry in rest if _is_complete(entry)]
+        partial = [entry for entry in rest if not _is_complete(entry)]
+        share = max(most - 1 - len(partial), (most - 1) * 2 // 3)
+        return [first, *complete[:share], *partial, *complete[share:]][:most]
 
     def _live(self, key: ContentKey, now: float) -> dict[PeerId, _Entry]:
         entries = self._keys.get(key)
@@ -164,7 +185,7 @@ class RecordStore:
             del self._keys[key]
         if not keys:
             del self._of[peer]
-            self._same = {same: same for same in self._same if same.peer != peer}
+            self._same = {record: same for record, same in self._same.items() if record.peer != peer}
 
     def _admit(self, key: ContentKey, entries: dict[PeerId, _Entry], record: Record) -> bool:
         if len(self._of.get(record.peer, ())) >= self._bounds.per_sender:
@@ -180,13 +201,16 @@ class RecordStore:
             self._drop(key, victim)
         return self._records < self._bounds.records
 
-    def _shared(self, record: Record) -> Record:
-        """One object for all of a peer's equal records: most differ only in their key."""
+    def _shared(self, record: Record) -> tuple[Record, bytes]:
+        """One object, and its bytes, for all of a peer's equal records: most differ only in their key."""
         if isinstance(record, TagRecord):
-            return record
-        if len(self._same) > 8192:
-            self._same.clear()
-        return self._same.setdefault(record, record)
+            return record, b""
+        same = self._same.get(record)
+        if same is None:
+            if len(self._same) > 8192:
+                self._same.clear()
+            same = self._same[record] = (record, codec.encode_provider(record))
+        return same
 
 
 def _is_complete(entry: _Entry) -> bool:

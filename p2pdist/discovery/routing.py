@@ -15,12 +15,15 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from kademlia.node import Node
-from kademlia.routing import RoutingTable
+from kademlia.routing import KBucket, RoutingTable
 
-from p2pdist.wire.records import Endpoint, PeerId
+from p2pdist.wire.codec import encode_contact
+from p2pdist.wire.records import ContentKey, Endpoint, PeerId
 
 PROBE_AFTER = (1.0, 5.0, 30.0, 120.0, 600.0)
 _MAX_SUSPECTS = 1024
+_NEVER = float("-inf")
+_Range = tuple[int, int]
 
 
 class RoundTrip:
@@ -48,7 +51,8 @@ class RoundTrip:
 
 
 class Neighbour(Node):  # type: ignore[misc]  # kademlia has no type information
-    """A node of the DHT and what is known of it. ``heard`` is when it last sent something, None if it never did."""
+    """A node of the DHT and what is known of it. ``heard`` is when it last sent something, None if it never did;
+    ``since``, when it was first heard from since it started."""
 
     id: bytes
     long_id: int
@@ -61,11 +65,21 @@ class Neighbour(Node):  # type: ignore[misc]  # kademlia has no type information
         self.endpoint = endpoint
         self.rtt = RoundTrip()
         self.heard: float | None = None
+        self.since = float("-inf")
         self.session = b""
+        self._encoded = b""
+
+    @property
+    def encoded(self) -> bytes:
+        """Its id and endpoint, as told to others."""
+        if not self._encoded:
+            self._encoded = encode_contact(self.peer, self.endpoint)
+        return self._encoded
 
     def move(self, endpoint: Endpoint) -> None:
         """It is reached elsewhere now."""
         self.endpoint, self.ip, self.port = endpoint, endpoint.host, endpoint.port
+        self._encoded = b""
 
 
 @dataclass(slots=True)
@@ -78,11 +92,16 @@ class Suspect:
 
 
 class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type information
-    """The routing table of the node ``me``; all times are the caller's ``now``."""
+    """The routing table of the node ``me``; all times are the caller's ``now``. ``changed`` is when a node was last heard
+    from for the first time, or after it was restarted. Of each bucket it keeps when that was so, and when a search
+    last named nobody new there (``searched``)."""
 
     def __init__(self, me: PeerId, bucket: int) -> None:
         self._known: dict[bytes, Neighbour] = {}
         self._suspects: OrderedDict[bytes, Suspect] = OrderedDict()
+        self.changed = float("-inf")
+        self._changed: dict[_Range, float] = {}
+        self._searched: dict[_Range, float] = {}
         super().__init__(None, bucket, Node(me.raw))
 
     def __len__(self) -> int:
@@ -93,7 +112,10 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
         known = self._met(peer)
         neighbour = known or self._cleared(peer) or Neighbour(peer, endpoint)
         news = known is None or neighbour.session != session
-        if neighbour.endpoint != endpoint:
+        if neighbour.session != session:
+            self.changed = neighbour.since = now
+            self._changed[self._bucket_of(neighbour.long_id).range] = now
+        if neighbour.endpoint is not endpoint and neighbour.endpoint != endpoint:
             neighbour.move(endpoint)
         neighbour.heard, neighbour.session = now, session
         if known is None:
@@ -139,6 +161,29 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
                 asked.append(suspect.neighbour)
         return asked
 
+    def searched(self, key: ContentKey, began: float, *, news: bool) -> None:
+        """A search near ``key`` is over; ``news``: it named someone never heard from."""
+        bucket = self._bucket_of(int.from_bytes(key.raw, "big"))
+        self._searched[bucket.range] = float("-inf") if news else began
+
+    def settled(self, key: ContentKey, most: int) -> bool:
+        """Whether the ``most`` nearest to ``key`` are known, as far as one can know: in each bucket that may hold one of
+        them there was room for all, and since someone new came there a search has named nobody unheard of."""
+        unsure = [bucket for bucket in self.buckets if not self._is_settled(bucket)]
+        if not unsure:
+            return True
+        nearest = self.find_neighbors(Node(key.raw), most)
+        if len(nearest) < most:
+            return False
+        target = int.from_bytes(key.raw, "big")
+        reach = nearest[-1].long_id ^ target
+        return all(_least_distance(bucket, target) > reach for bucket in unsure)
+
+    def has_room(self, neighbour: Neighbour) -> bool:
+        """Whether it would be a contact if it were heard from."""
+        bucket = self._bucket_of(neighbour.long_id)
+        return len(bucket) < self.ksize or bool(bucket.has_in_range(self.node))
+
     def known(self, peer: PeerId) -> Neighbour | None:
         """The contact, if it is in the table."""
         return self._known.get(peer.raw)
@@ -171,6 +216,13 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
             for other in bucket.get_nodes():
                 self._known.setdefault(other.id, other)
 
+    def _bucket_of(self, place: int) -> KBucket:
+        return next(bucket for bucket in self.buckets if place <= bucket.range[1])
+
+    def _is_settled(self, bucket: KBucket) -> bool:
+        changed, searched = (marks.get(bucket.range, _NEVER) for marks in (self._changed, self._searched))
+        return len(bucket) < self.ksize and changed < searched
+
     def get_bucket_for(self, node: Node) -> int:
         for index, bucket in enumerate(self.buckets):
             if node.long_id <= bucket.range[1]:
@@ -182,8 +234,17 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
     ) -> list[Neighbour]:
         target = node.long_id
         skip = exclude.id if exclude is not None else None
-        others = (n for n in self._known.values() if n.id != skip)
-        return heapq.nsmallest(k or self.ksize, others, key=lambda n: n.long_id ^ target)
+        others = [n for n in self._known.values() if n.id != skip]
+        return sorted(others, key=lambda n: n.long_id ^ target)[: k or self.ksize]
+
+    def nearer(self, key: ContentKey, but: PeerId) -> Neighbour | None:
+        """The contact nearest to ``key``, without ``but``, if it is nearer than this node."""
+        target = int.from_bytes(key.raw, "big")
+        nearest, distance = None, self.node.long_id ^ target
+        for neighbour in self._known.values():
+            if neighbour.long_id ^ target < distance and neighbour.id != but.raw:
+                nearest, distance = neighbour, neighbour.long_id ^ target
+        return nearest
 
     def _met(self, peer: PeerId) -> Neighbour | None:
         """The contact, in the table or waiting for a place in it."""
@@ -200,3 +261,10 @@ class ContactTable(RoutingTable):  # type: ignore[misc]  # kademlia has no type 
 
     def _recount(self) -> None:
         self._known = {n.id: n for bucket in self.buckets for n in bucket.get_nodes()}
+
+
+def _least_distance(bucket: KBucket, target: int) -> int:
+    """How near to ``target`` a node in the bucket's range could be."""
+    low, high = map(int, bucket.range)
+    bits = (high - low + 1).bit_length() - 1  # the package's lowest bucket is one id wider than the others
+    return ((target ^ low) >> bits) << bits

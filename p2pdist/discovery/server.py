@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 from kademlia.network import Server
 from kademlia.node import Node
@@ -26,6 +28,9 @@ from p2pdist.discovery.settings import DiscoverySettings
 from p2pdist.wire.codec import Method
 from p2pdist.wire.datagram import SESSION_BYTES, Sealer
 from p2pdist.wire.records import ContentKey
+
+_HANDED_OVER = 15.0
+_INTRODUCED = 32
 
 
 class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type information
@@ -92,22 +97,58 @@ class DhtServer(Server):  # type: ignore[misc]  # kademlia has no type informati
 
     async def crawl(self, key: ContentKey, wanted: int = NOTHING, *, enough: int | None = None) -> Found:
         """Find the live nodes nearest to ``key``, and the records met on the way."""
-        width = self.settings.tuning.replicas
-        start = self.table.find_neighbors(Node(key.raw), self.settings.tuning.bucket)
+        start, began = self.near(key, self.settings.tuning.bucket), self.clock.now()
         if not start:
-            return Found([], [], {})
-        return await Crawl(self.protocol, key, wanted=wanted, width=width, enough=enough).run(start)
+            return Found([], [], {}, [])
+        width, sparing = self._width(key, enough), self.settled(key)
+        crawl = Crawl(self.protocol, key, wanted=wanted, width=width, enough=enough, sparing=sparing)
+        found = await crawl.run(start)
+        self.table.searched(key, began, news=bool(found.strangers))
+        return found
+
+    def near(self, key: ContentKey, most: int) -> list[Neighbour]:
+        """The contacts nearest to ``key``."""
+        return self.table.find_neighbors(Node(key.raw), most)
+
+    def settled(self, key: ContentKey) -> bool:
+        """Whether this node knows those nearest to ``key``, as far as one can know: they need not be searched for then."""
+        return self.table.settled(key, self.settings.tuning.replicas)
+
+    async def introduce(self, strangers: list[Neighbour]) -> bool:
+        """Say a word to those that others named, that this node has still not heard from, and that would be contacts; to
+        some of them, if many. Whether there were any."""
+        named = [self.table.hearsay(each.peer, each.endpoint) for each in strangers]
+        unheard = [
+            each for each in named if each is not None and each.heard is None and self.table.has_room(each)
+        ]
+        await self.ask_all(unheard[:_INTRODUCED], Method.PING, ())
+        return bool(unheard)
+
+    def _width(self, key: ContentKey, enough: int | None) -> int:
+        """Of how many of the nearest to hear. Where everyone is known, and nobody came so lately that he may not have
+        been handed yet what belongs to him, a few that hold nothing are proof enough that there is nothing."""
+        replicas = self.settings.tuning.replicas
+        if enough is None or not self.settled(key) or self.clock.now() - self.table.changed < _HANDED_OVER:
+            return replicas
+        return min(replicas, enough + 1)
 
     async def ask_all(
-        self, targets: list[Neighbour], method: Method, body: Body, *, insist: Neighbour | None = None
+        self,
+        targets: list[Neighbour],
+        method: Method,
+        body: Body,
+        *,
+        insist: Neighbour | None = None,
+        bodies: Mapping[Neighbour, Body] = MappingProxyType({}),
     ) -> dict[Neighbour, Body]:
         """Ask many at once: the answers that came before it made no sense to wait longer.
 
-        ``insist`` is waited for with all the patience there is, the others as a lookup waits.
+        ``insist`` is waited for with all the patience there is, the others as a lookup waits. Those in ``bodies`` are
+        asked that instead.
         """
         if not targets:
             return {}
-        return await _Round(self.protocol, targets, insist).run(method, body)
+        return await _Round(self.protocol, targets, insist).run(method, body, bodies)
 
 
 class _Round:
@@ -122,9 +163,11 @@ class _Round:
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._hedges: dict[Neighbour, Hedge] = {}
 
-    async def run(self, method: Method, body: Body) -> dict[Neighbour, Body]:
+    async def run(
+        self, method: Method, body: Body, bodies: Mapping[Neighbour, Body]
+    ) -> dict[Neighbour, Body]:
         for target in self._targets:
-            self._protocol.call(target, method, body, partial(self._answered, target))
+            self._protocol.call(target, method, bodies.get(target, body), partial(self._answered, target))
             if target is not self._insist:
                 self._hedges[target] = Hedge(self._protocol, target, self._settle)
         try:

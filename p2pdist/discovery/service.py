@@ -3,7 +3,8 @@
 Bodies, by method (request -> answer):
     PING      ()                                  -> ()
     FIND      (key, 0 nothing|1 providers|2 tags) -> (contacts, records)
-    ANNOUNCE  (key, ttl in ms, complete, zone)    -> (kept, earlier, established, records)
+    ANNOUNCE  (key, ttl in ms, complete, zone,    -> (kept, earlier, established, records[, contact])
+               whether to tell the records)
     PUT_TAG   (key, ttl in ms, record)            -> (kept,)
     RENEW     (ttl in ms, keys)                   -> (the keys that have no record of the sender,)
     WITHDRAW  (keys,)                             -> ()
@@ -11,6 +12,8 @@ Bodies, by method (request -> answer):
 
 Rules: a record's peer is the sender of the datagram, its endpoint the one the datagram names or comes from. Each sender
 may ask, and may write, only so often; beyond that there is no answer. An answer always fits in one datagram.
+The contact in the answer to ANNOUNCE is the nearest to the key that this node knows, if nearer than itself: who
+announced without a search, and does not know it, has to search. Both last fields of ANNOUNCE may be missing.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ Body = tuple[object, ...]
 NOTHING, PROVIDERS, TAGS = 0, 1, 2
 KEYS_PER_MESSAGE = 48
 ROOM = MAX_PAYLOAD - 120
+ROOM_BESIDE_CONTACT = ROOM - 41
 CONTACTS = 12
+MAX_TOLD = 32
 CONTACTS_BESIDE_RECORDS = 8
 _MAX_TTL_MS = 86_400_000
 
@@ -63,7 +68,7 @@ class Service:
 
     def answer(self, message: Message, source: Endpoint) -> Body | None:
         """The answer's body; None when the sender asks too often. Raises InvalidInputError for a malformed request."""
-        if not self._asks.take(message.sender, 1, self._clock.now()):
+        if not self._asks.take(message.sender.raw, 1, self._clock.now()):
             return None
         body = message.body
         match message.method:
@@ -88,18 +93,19 @@ class Service:
     def _find(self, sender: PeerId, body: Body) -> Body:
         fields = codec.as_tuple(body, 2)
         key, wanted = codec.as_key(fields[0]), codec.as_int(fields[1], NOTHING, TAGS)
-        records = self._held(key, wanted, sender)
-        near = self._table.find_neighbors(
-            Node(key.raw), CONTACTS_BESIDE_RECORDS if records else CONTACTS, self._table.known(sender)
-        )
-        contacts = [codec.encode_contact(n.peer, n.endpoint) for n in near]
+        now = self._clock.now()
+        holds = wanted != NOTHING and self._records.holds(key, now, but=sender)
+        most = CONTACTS_BESIDE_RECORDS if holds else CONTACTS
+        near = self._table.find_neighbors(Node(key.raw), most, self._table.known(sender))
+        contacts = [neighbour.encoded for neighbour in near]
         room = ROOM - sum(len(contact) + 3 for contact in contacts)
-        return contacts, codec.fitting(records, room)
+        return contacts, self._held(key, wanted, sender, room, now) if holds else []
 
     def _announce(self, message: Message, source: Endpoint) -> Body | None:
         fields = codec.as_tuple(message.body, 4)
         key, ttl = codec.as_key(fields[0]), codec.as_int(fields[1], 0, _MAX_TTL_MS)
-        if not self._writes.take(message.sender, 1, self._clock.now()):
+        now = self._clock.now()
+        if not self._writes.take(message.sender.raw, 1, now):
             return None
         provider = Provider(
             message.sender,
@@ -107,14 +113,17 @@ class Service:
             codec.as_text(fields[3], MAX_ZONE),
             codec.as_bool(fields[2]),
         )
-        placed = self._records.put(key, provider, ttl / 1000, self._clock.now())
-        records = codec.fitting(self._held(key, PROVIDERS, message.sender), ROOM)
-        return placed.kept, placed.earlier, placed.established, records
+        placed = self._records.put(key, provider, ttl / 1000, now)
+        told = len(fields) < 5 or codec.as_bool(fields[4])
+        records = self._held(key, PROVIDERS, message.sender, ROOM_BESIDE_CONTACT, now) if told else []
+        answer = (placed.kept, placed.earlier, placed.established, records)
+        nearer = self._table.nearer(key, but=message.sender)
+        return answer if nearer is None else (*answer, nearer.encoded)
 
     def _put_tag(self, message: Message) -> Body | None:
         fields = codec.as_tuple(message.body, 3)
         key, ttl = codec.as_key(fields[0]), codec.as_int(fields[1], 0, _MAX_TTL_MS)
-        if not self._writes.take(message.sender, 1, self._clock.now()):
+        if not self._writes.take(message.sender.raw, 1, self._clock.now()):
             return None
         record = codec.decode_tag_record(codec.as_bytes(fields[2], MAX_RECORD_BYTES))
         if record.peer != message.sender:
@@ -124,17 +133,15 @@ class Service:
     def _renew(self, message: Message) -> Body | None:
         fields = codec.as_tuple(message.body, 2)
         ttl, keys = codec.as_int(fields[0], 0, _MAX_TTL_MS), codec.split_keys(fields[1], KEYS_PER_MESSAGE)
-        if not self._writes.take(message.sender, len(keys), self._clock.now()):
+        if not self._writes.take(message.sender.raw, len(keys), self._clock.now()):
             return None
         return (codec.join_keys(self._records.renew(message.sender, keys, ttl / 1000, self._clock.now())),)
 
-    def _held(self, key: ContentKey, wanted: int, asker: PeerId) -> list[bytes]:
-        now = self._clock.now()
-        if wanted == PROVIDERS:
-            return [codec.encode_provider(p) for p in self._records.providers(key, 32, now, but=asker)]
+    def _held(self, key: ContentKey, wanted: int, asker: PeerId, room: int, now: float) -> list[bytes]:
         if wanted == TAGS:
-            return [codec.encode_tag_record(t) for t in self._records.tags(key, now, but=asker)]
-        return []
+            tags = self._records.tags(key, now, but=asker)
+            return codec.fitting([codec.encode_tag_record(tag) for tag in tags], room)
+        return self._records.told(key, MAX_TOLD, room, now, but=asker)
 
     def _forget(self, sender: PeerId) -> None:
         contact = self._table.known(sender)

@@ -11,6 +11,7 @@ connection, and with it all that is under way on it.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -174,6 +175,9 @@ class FlowConnection(asyncio.BufferedProtocol):
         self._count()
         if self._timer is not None:
             self._timer.cancel()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         failure = error or UnreachableError("the connection to the peer was closed")
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(failure)
@@ -206,7 +210,8 @@ class FlowConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         if transport.get_extra_info("sslcontext") is None:
-            self._socket = transport.get_extra_info("socket")
+            # Setting an option of uvloop's stand-in makes and unmakes a socket each time.
+            self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._left:
@@ -311,7 +316,8 @@ class FlowConnection(asyncio.BufferedProtocol):
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
             self._low_water = mark
-        except (OSError, ValueError):
+        except OSError:
+            self._socket.close()
             self._socket = None  # closed in the meantime: connection_lost comes
 
 

@@ -68,7 +68,7 @@ class PeerClientSettings:
     connect_timeout: float = 1.0
     first_byte_timeout: float = 2.0
     progress_timeout: float = 3.0
-    piece_timeout: float = 6.0
+    piece_timeout: float = 15.0
     head_start: float = 0.15
     keepalive: float = 30.0
     max_connections: int = 256
@@ -102,6 +102,15 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """A connection on which HTTP is over; ``protocol`` is to be told when it is lost, by whoever takes it over."""
+
+    transport: asyncio.Transport
+    protocol: asyncio.Protocol
+    credentials: Credentials
 
 
 class HttpPeers:
@@ -241,6 +250,21 @@ class HttpPeers:
                     raise ProtocolError(f"peer {provider.peer.short} answered {response.status} to {path}")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UnreachableError(f"peer {provider.peer.short} hung up: {error!r}"[:300]) from error
+
+    @asynccontextmanager
+    async def switched(self, provider: Provider, path: str) -> AsyncIterator[Switched | int]:
+        """GET what is answered 101: the connection, which the end of the context closes; else the status."""
+        async with self._exchange(provider.peer, provider.endpoints, Target("GET", path)) as response:
+            connection = response.connection
+            if response.status != 101:
+                yield response.status
+            elif connection is None or connection.transport is None or connection.protocol is None:
+                raise ProtocolError(
+                    f"peer {provider.peer.short} answered 101 to {path}, and switches to nothing"
+                )
+            else:
+                credentials = Credentials.parse(response.request_info.headers["Authorization"])
+                yield Switched(connection.transport, connection.protocol, credentials)
 
     async def _greet(self, provider: Provider) -> Endpoint:
         failure: P2PDistError = UnreachableError(f"peer {provider.peer.short} names no address")

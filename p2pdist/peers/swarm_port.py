@@ -7,9 +7,12 @@ testing/memory_peers.py.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Protocol
 
 from p2pdist.records import PeerId, Provider
+
+Work = Coroutine[None, None, None]
 
 
 class SwarmLinks(Protocol):
@@ -22,8 +25,11 @@ class SwarmLinks(Protocol):
 class SwarmInbox(Protocol):
     """The receiving side, implemented by the transfer layer."""
 
-    async def received(self, sender: PeerId, frame: bytes) -> None:
-        """A frame from an authenticated peer; malformed ones are dropped."""
+    def received(self, sender: PeerId, frame: bytes) -> Work | None:
+        """A frame from an authenticated peer; malformed ones are dropped.
+
+        What it returns, if anything, is to be awaited before the next frame of this peer is handed over.
+        """
 
     def lost(self, peer: PeerId) -> None:
         """Frames for this peer could not be delivered."""

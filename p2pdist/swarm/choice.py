@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from p2pdist.swarm.division import Division
 from p2pdist.swarm.flights import Flights
+from p2pdist.swarm.laggards import Laggards
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import weight
 from p2pdist.swarm.ring import Ring
@@ -40,9 +41,11 @@ class Choice:
         flights: Flights,
         division: Division,
         ring: Ring,
+        laggards: Laggards,
         settings: PlannerSettings,
     ) -> None:
         self._ring = ring
+        self._laggards = laggards
         self._count = count
         self._seed = seed
         self._held = held
@@ -117,25 +120,53 @@ class Choice:
 
     def best_source(self, piece: int, now: float) -> Member | None:
         """Whom to ask for the piece now; None: nobody can be asked yet."""
+        if self.large or self.direct or piece not in self._members.holders:
+            return self.other_source(piece, now)
+        if self._laggards.lags(now):
+            return self._end_of_way(piece, now)
         relay = self._relay(piece, now)
         if relay is None:
-            return self._other_source(piece, now)
+            return self.other_source(piece, now)
         return relay if relay.load < self._settings.relayed else None
 
     def _relay(self, piece: int, now: float) -> Member | None:
-        """The neighbour in the ring that the piece is to come from, unless that failed or takes too long."""
-        origin = self._members.origin.get(piece)
-        if origin is None or self.large or self.direct:
-            return None
+        """The neighbour in the ring that the piece is to come from: the nearest behind this host, unless that failed or
+        lags; whoever is as far away as the furthest holder, or nearer, has the piece or gets it. Holders that lag count
+        only where no other has the piece, and then as if they kept up: else two of them would send hosts in a circle."""
+        holders = self._members.holders[piece]
+        sources = {member for member in holders if member.lags_until <= now} or holders
+        left = set(sources)
         flying = self._flights.of(piece)
-        for relay in self._ring.toward(origin):
-            if relay.lags_until > now and relay is not origin:
-                continue
-            if relay.quiet_until <= now and relay not in flying and not self._members.refused(relay, piece):
+        for relay in self._ring.behind():
+            keeps_up = relay.lags_until <= now or relay in sources
+            if keeps_up and self._can_be_asked(relay, piece, now) and relay not in flying:
                 return relay
+            left.discard(relay)
+            if not left:
+                return None
         return None
 
-    def _other_source(self, piece: int, now: float) -> Member | None:
+    def _end_of_way(self, piece: int, now: float) -> Member | None:
+        """For a host that lags: one of several that have the piece; else the last to get it, who has none to pass it to."""
+        holders = self._members.holders[piece]
+        if len(holders) > 1:
+            return self.other_source(piece, now)
+        (origin,) = holders
+        flying = self._flights.of(piece)
+        for member in self._ring.before(origin):
+            if (
+                member is not None
+                and member.lags_until <= now
+                and member not in flying
+                and self._can_be_asked(member, piece, now)
+            ):
+                return member
+        return self.other_source(piece, now)
+
+    def _can_be_asked(self, member: Member, piece: int, now: float) -> bool:
+        return member.quiet_until <= now and not self._members.refused(member, piece)
+
+    def other_source(self, piece: int, now: float) -> Member | None:
         """The least loaded neighbour that has the piece or is getting it from upstream; near ones before far ones."""
         per_peer = self._settings.per_peer
         flying = self._flights.of(piece)
@@ -153,6 +184,8 @@ class Choice:
                 ):
                     continue
                 load = member.load if member.near else member.load + self._settings.far
+                if member.lags_until > now:
+                    load += per_peer
                 if load < least:
                     least, best = load, [member]
                 elif load == least:

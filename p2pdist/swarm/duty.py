@@ -10,6 +10,7 @@ from p2pdist.swarm.choice import Choice
 from p2pdist.swarm.division import Division
 from p2pdist.swarm.flights import Flights
 from p2pdist.swarm.geometry import Geometry
+from p2pdist.swarm.laggards import Laggards
 from p2pdist.swarm.members import Members
 from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings
@@ -26,6 +27,7 @@ class Duty:
         flights: Flights,
         division: Division,
         ring: Ring,
+        laggards: Laggards,
         settings: PlannerSettings,
     ) -> None:
         self._geometry = geometry
@@ -34,6 +36,7 @@ class Duty:
         self._flights = flights
         self._division = division
         self._ring = ring
+        self._laggards = laggards
         self._settings = settings
         self.gives_way = False
 
@@ -79,12 +82,17 @@ class Duty:
             if piece in members.holders and (not starved or members.usable(piece, now)):
                 continue
             most = self._settings.wanted_ranks if piece in self._choice.wanted else None
-            if division.due(piece, self._ring.turn(piece), most, now):
+            if division.due(piece, self._turn(piece, now), most, now):
                 return piece
             looked += 1
             if looked >= room:
                 return None
         return self._laggard(now) if not looked else None
+
+    def _turn(self, piece: int, now: float) -> int:
+        """How many come before this host; all others, when it cannot keep up."""
+        turn = self._ring.turn(piece)
+        return turn + 2 * len(self._ring) if self._laggards.lags(now) else turn
 
     def _laggard(self, now: float) -> int | None:
         """Endgame: a piece whose only source is far slower than is usual, to be fetched once more."""
@@ -95,7 +103,7 @@ class Duty:
             if (
                 lags
                 and len(self._members.holders.get(piece, ())) < 2
-                and self._division.due(piece, self._ring.turn(piece), None, now)
+                and self._division.due(piece, self._turn(piece, now), None, now)
             ):
                 return piece
         return None

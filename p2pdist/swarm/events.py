@@ -64,11 +64,20 @@ class MemberReleases:
 
 
 @dataclass(frozen=True, slots=True)
+class MembersLag:
+    """A neighbour says that these, it may be itself or this host among them, cannot keep up with the ring."""
+
+    peer: PeerId
+    lagging: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Progressed:
-    """Some bytes of a piece arrived; ``source`` None is upstream."""
+    """``size`` bytes of a piece arrived; ``source`` None is upstream."""
 
     piece: int
     source: PeerId | None
+    size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +138,7 @@ Event = (
     | MemberHas
     | MemberClaims
     | MemberReleases
+    | MembersLag
     | Progressed
     | PieceHeld
     | RequestFailed
@@ -167,11 +177,12 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Let all neighbours know: pieces newly held, claimed, released."""
+    """Let all neighbours know: pieces newly held, claimed, released; members that cannot keep up."""
 
     have: tuple[int, ...] = ()
     claim: tuple[int, ...] = ()
     release: tuple[int, ...] = ()
+    lagging: tuple[PeerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

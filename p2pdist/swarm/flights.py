@@ -8,7 +8,7 @@ Always true here: a member's ``load`` is the number of its flights, ``total`` th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from p2pdist.swarm.members import Member
@@ -61,14 +61,31 @@ class Flights:
             del self.pieces[piece]
         return True
 
-    def stalled(self, before: float, *, since_start: bool = False) -> list[tuple[int, Member]]:
-        """Flights without progress (or, since_start, that began) before ``before``."""
+    def stalled(self, before: float) -> list[tuple[int, Member]]:
+        """Flights without progress since ``before``."""
         return [
             (piece, member)
             for piece, flights in self.pieces.items()
             for member, flight in flights.items()
-            if (flight.since if since_start else flight.progressed) < before
+            if flight.progressed < before
         ]
+
+    def began(self, piece: int, member: Member, after: float) -> bool:
+        """Whether the flight began after ``after``."""
+        flight = self.pieces.get(piece, {}).get(member)
+        return flight is not None and flight.since > after
+
+    def coming(self, has: Callable[[Member, int], bool]) -> int:
+        """How many pieces are arriving, or are about to, as their source has them."""
+        return sum(
+            any(flight.progressed > flight.since or has(member, piece) for member, flight in flights.items())
+            for piece, flights in self.pieces.items()
+        )
+
+    def lately(self, piece: int, member: Member, after: float) -> bool:
+        """Whether the flight progressed, or began, after ``after``."""
+        flight = self.pieces.get(piece, {}).get(member)
+        return flight is not None and flight.progressed > after
 
     def narrow(self) -> None:
         """Requests stalled: more are in flight than the links can feed."""

@@ -17,8 +17,8 @@ from p2pdist.swarm.rendezvous import seed_of, weight
 @dataclass(slots=True, eq=False)
 class Member:
     """A neighbour. ``load`` counts its requests in flight; it gets none until ``quiet_until``.
-    ``founder``: it held everything when it was met. ``lags_until``: pieces come late by it. ``lags``, ``wrong``: how
-    often they came late, or false."""
+    ``founder``: it held everything when it was met. ``lags_until``: pieces go past it. ``wrong``: how often
+    they came false."""
 
     peer: PeerId
     near: bool
@@ -33,7 +33,6 @@ class Member:
     claiming: float = 0.0
     founder: bool = False
     lags_until: float = 0.0
-    lags: int = 0
     wrong: int = 0
 
     @property

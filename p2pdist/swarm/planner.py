@@ -37,6 +37,7 @@ from p2pdist.swarm.division import Division
 from p2pdist.swarm.duty import Duty
 from p2pdist.swarm.flights import Flights
 from p2pdist.swarm.geometry import Geometry
+from p2pdist.swarm.laggards import Laggards
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import seed_of, weight
 from p2pdist.swarm.ring import Ring
@@ -65,8 +66,11 @@ class Planner:
         self._division = Division(self._seed, self.settings, now)
         parts = self._members, self._flights, self._division
         self._ring = Ring((zone, self._seed))
-        self._choice = Choice(geometry.count, self._seed, self.held, *parts, self._ring, self.settings)
-        self._duty = Duty(geometry, self._choice, *parts, self._ring, self.settings)
+        self._laggards = Laggards(geometry.piece, self._members, self._flights, self._ring, self.settings)
+        self._choice = Choice(
+            geometry.count, self._seed, self.held, *parts, self._ring, self._laggards, self.settings
+        )
+        self._duty = Duty(geometry, self._choice, *parts, self._ring, self._laggards, self.settings)
         self._started = False
         self._arrived = now
         self._gave_up = False
@@ -77,6 +81,7 @@ class Planner:
             ev.MemberHas: self._member_has,
             ev.MemberClaims: self._member_claims,
             ev.MemberReleases: self._member_releases,
+            ev.MembersLag: self._members_lag,
             ev.Announced: self._announced,
             ev.Progressed: self._progressed,
             ev.PieceHeld: self._piece_held,
@@ -102,9 +107,9 @@ class Planner:
     def members(self) -> frozenset[PeerId]:
         return frozenset(self._members.table)
 
-    def give_way(self, others: int) -> None:
-        """So many other blobs that were begun here before this one ask upstream for pieces: they come first."""
-        self._duty.gives_way = others > 0
+    def give_way(self, others: bool) -> None:
+        """Whether other blobs that were begun here before this one ask upstream for pieces: they come first."""
+        self._duty.gives_way = others
 
     @property
     def claiming(self) -> bool:
@@ -256,6 +261,18 @@ class Planner:
                 self._drop_relays(piece)
         self._replan(now)
 
+    def _members_lag(self, event: ev.MembersLag, now: float) -> None:
+        """Word of a neighbour; or of this host, which found it out in the swarm of another blob, and passes it on."""
+        reporter = self._members.table.get(event.peer)
+        if reporter is None and event.peer != self.me:
+            return
+        for peer in event.lagging:
+            member = self._members.table.get(peer)
+            known = member is not None or peer == self.me
+            if known and self._go_past(member, now, said_by=reporter) and reporter is None:
+                self._out.append(ev.Tell(lagging=(peer,)))
+        self._replan(now)
+
     def _announced(self, event: ev.Announced, now: float) -> None:
         self._division.announced(event.ahead, now)
 
@@ -266,9 +283,11 @@ class Planner:
         if event.source is None or event.piece in self._division.givers:
             self._division.progressed(event.piece, now)
         if event.source is None:
+            self._laggards.progressed(event.piece, None, event.size)
             return
         member = self._members.table.get(event.source)
         if member is not None and self._flights.progressed(event.piece, member, now):
+            self._laggards.progressed(event.piece, member, event.size)
             member.progressed = now
             member.strikes = 0
 
@@ -350,22 +369,28 @@ class Planner:
     # -- requests to neighbours --
 
     def _request(self, pieces: Iterable[int], now: float) -> None:
-        """Ask for as many of the pieces as there is room for."""
+        """Ask for as many of the pieces as there is room for. What the neighbour waits for itself takes none of it until it
+        comes: else the pieces that wait would keep out those that need not."""
         most = self.settings.large_flights if self._choice.large else self.settings.flights
-        room = min(most, int(self._flights.limit)) - len(self._flights.pieces)
+        most = min(most, int(self._flights.limit))
+        coming = most - self._flights.coming(self._members.has)
+        room = self.settings.waiting * most - len(self._flights.pieces)
         width = max(2 * self.settings.relayed, self.settings.per_peer * len(self._members.table))
         room = min(room, width - self._flights.total)
-        if room <= 0:
-            return
         for piece in pieces:
+            if room <= 0:
+                return
             if not self.settings.eager and piece not in self._choice.wanted:
                 continue
             member = self._choice.best_source(piece, now)
-            if member is not None:
-                self._ask(member, piece, now)
-                room -= 1
-                if room <= 0:
-                    return
+            if member is None:
+                continue
+            if self._members.has(member, piece):
+                if coming <= 0:
+                    continue
+                coming -= 1
+            self._ask(member, piece, now)
+            room -= 1
 
     def _ask(self, member: Member, piece: int, now: float) -> None:
         self._flights.take_off(piece, member, now)
@@ -426,14 +451,18 @@ class Planner:
         if self.complete:
             return
         self._leave_what_stalls(now)
-        self._step_over_laggards(now)
+        self._find_laggards(now)
         self._division.spread.expire(now)
         self._finish_fast(now)
         self._replan(now)
         self._give_up_if_stuck(now)
 
     def _leave_what_stalls(self, now: float) -> None:
-        stalled = self._flights.stalled(now - self.settings.stall)
+        stalled = [
+            (piece, member)
+            for piece, member in self._flights.stalled(now - self.settings.stall)
+            if self._has_waited(piece, member, now)
+        ]
         overloaded = len({member for _, member in stalled}) > 1
         if overloaded:
             self._flights.narrow()
@@ -451,36 +480,39 @@ class Planner:
         for piece in self._division.stalled(now):
             self._cut(piece)
             self._division.reopen(piece, now)
+        # In a larger swarm members share upstream with more others, and tell less often what they hold.
+        stale = self.settings.claim_stale * max(1.0, len(self._members.table) / 16)
         for piece, claim in list(self._members.claims.items()):
-            if now - max(claim.since, claim.member.progressed) > self.settings.claim_stale:
+            if now - max(claim.since, claim.member.progressed) > stale:
                 self._members.release(claim.member, piece)
                 self._division.reopen(piece, now)
 
-    def _step_over_laggards(self, now: float) -> None:
-        """What most others have had for a while should be here: the neighbour that it is to come from is slow. When that
-        is so of several neighbours, it is this host that is."""
-        settings, members = self.settings, self._members
-        patience = max(settings.lag, 2.0 * self._division.spread.typical)
-        waiting = set(self._flights.stalled(now - 3.0 * patience, since_start=True))
-        late: dict[Member, list[int]] = {}
-        for piece, member in self._flights.stalled(now - patience, since_start=True):
-            if not members.has(member, piece) and (piece, member) not in waiting:
-                continue  # it may be waiting for a slow one itself, and about to step over that
-            having = sum(
-                piece in other.have for other in members.holders.get(piece, ()) if other is not member
-            )
-            if having * 2 > self._choice.leechers:
-                late.setdefault(member, []).append(piece)
-        stepped_over = sum(member.lags_until > now for member in members.table.values())
-        enough = 1 if self._choice.lacking <= settings.endgame else settings.late
-        late = {member: pieces for member, pieces in late.items() if len(pieces) >= enough}
-        if len(late) != 1 or stepped_over >= settings.laggards:
-            return
-        for member, pieces in late.items():
-            member.lags = min(4, member.lags + 1)
-            member.lags_until = now + settings.lag_pause * 2**member.lags
-            for piece in pieces:
-                self._drop(piece, member)
+    def _has_waited(self, piece: int, member: Member, now: float) -> bool:
+        """Whether nothing is to be expected: a member that is alive otherwise may have much else to send, or wait itself."""
+        if now - member.progressed > self.settings.stall:
+            return True
+        return not self._flights.lately(piece, member, now - self.settings.relay_stall)
+
+    def _find_laggards(self, now: float) -> None:
+        verdict = self._laggards.judge(now)
+        if verdict is not None and self._go_past(verdict.member, now, said_by=None):
+            peer = self.me if verdict.member is None else verdict.member.peer
+            self._out.append(ev.Tell(lagging=(peer,)))
+        trial = self._laggards.look(now)
+        if trial is not None:
+            for piece in trial.pieces:
+                self._drop(piece, trial.member)
+                self._ask(trial.other, piece, now)
+
+    def _go_past(self, member: Member | None, now: float, *, said_by: Member | None) -> bool:
+        """Pieces are not to come by a member (None: this host) any more; whether that counts."""
+        if not self._laggards.note(member, now, said_by=said_by):
+            return False
+        if member is not None:
+            for piece in self._flights.from_member(member):
+                if not self._members.has(member, piece) or len(self._members.holders.get(piece, ())) > 1:
+                    self._drop(piece, member)
+        return True
 
     def _finish_fast(self, now: float) -> None:
         """Endgame: ask a second source for the last pieces when the first takes long."""

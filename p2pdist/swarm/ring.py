@@ -1,10 +1,10 @@
 """The ring along which pieces travel from the member that fetched them to all the others.
 
 The members stand in a circle, by zone and then by rendezvous. A piece goes from its fetcher round it, from each member to
-the next, while it is still arriving there: so each member receives nearly everything from one other and sends nearly
-everything to one, over few, full connections, and each piece crosses into a zone once. That costs a fraction of the CPU
-that as many trickles as there are members would. In a circle of more than ONE_WAY pieces go both ways round, for half as
-many hops. A member that lags, is busy or does not deliver is stepped over.
+the next, while it is still arriving there: so each member receives nearly everything from one other and sends everything
+once to one other, whoever fetched how much; connections are few and full, and each piece crosses into a zone once. That
+costs a fraction of the CPU that as many trickles as there are members would. A member that lags, is busy or does not
+deliver is stepped over.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from p2pdist.swarm.members import Member
-
-ONE_WAY = 12
 
 
 class Ring:
@@ -39,17 +37,28 @@ class Ring:
         """How many members' turn it is before this host's to fetch a piece from upstream."""
         return (self._at - piece) % len(self._circle)
 
-    def toward(self, origin: Member) -> Iterator[Member]:
-        """Those from whom a piece that ``origin`` fetches may come, the nearest to this host first, ``origin`` last; none
-        when that is not in the circle."""
-        place, count = self._places.get(origin), len(self._circle)
-        if place is None:
+    def __len__(self) -> int:
+        return len(self._circle)
+
+    def ahead(self, member: Member | None) -> Iterator[Member | None]:
+        """The others, from the one after ``member`` (None: this host) on; None stands for this host. None at all when
+        it is not in the circle."""
+        at = self._at if member is None else self._places.get(member, -1)
+        if at < 0:
             return
-        one_way = count <= ONE_WAY
-        step = -1 if one_way or (self._at - place) % count <= count // 2 else 1
-        at = self._at
-        while at != place:
-            at = (at + step) % count
-            member = self._circle[at][1]
+        for step in range(1, len(self._circle)):
+            yield self._circle[(at + step) % len(self._circle)][1]
+
+    def before(self, member: Member) -> Iterator[Member | None]:
+        """The others, from the one before ``member`` back; None stands for this host."""
+        at = self._places.get(member)
+        if at is not None:
+            for step in range(1, len(self._circle)):
+                yield self._circle[(at - step) % len(self._circle)][1]
+
+    def behind(self) -> Iterator[Member]:
+        """The others, from the one before this host back to the one after it."""
+        for step in range(1, len(self._circle)):
+            member = self._circle[(self._at - step) % len(self._circle)][1]
             if member is not None:
                 yield member

@@ -10,10 +10,9 @@ class PlannerSettings:
     """Counts are pieces or requests, times seconds, ``longest_run`` bytes.
 
     ``per_peer``, ``flights``: requests to one neighbour, and to all (``large_flights`` in swarms larger than ``core``);
-    ``relayed``: requests to a neighbour in the ring. ``lag``: what most others have had for so long, or twice the usual
-    time, should be here; ``late``: so many pieces that are not make the neighbour that is to bring them a laggard, of
-    which there are at most ``laggards`` at a time;
-    ``lag_pause``: so long the neighbour that did not bring it is stepped over, doubled each time.
+    ``waiting``: times as many, with those that their source waits for itself; ``relayed``: requests to a neighbour in the
+    ring. ``lag``: so long after it was asked for what it has, a neighbour owes it; ``lag_window``: over so long hosts are
+    compared, in a swarm of eight; ``lag_pause``: so long pieces go past one that lags.
     ``window``: how far ahead of the front pieces are fetched. ``upstream_flights``: own requests to upstream.
     ``backlog``: pieces claimed and not yet spread. ``open_claims``: of all members together, as far as known, and one more
     for each ``more_claims`` members, up to ``most_claims``. ``head_start``: what the first to announce gets at upstream.
@@ -24,12 +23,12 @@ class PlannerSettings:
     """
 
     per_peer: int = 2
-    relayed: int = 16
-    lag: float = 0.4
-    late: int = 3
-    laggards: int = 3
-    lag_pause: float = 8.0
+    relayed: int = 64
+    lag: float = 0.8
+    lag_window: float = 2.0
+    lag_pause: float = 30.0
     flights: int = 64
+    waiting: int = 3
     large_flights: int = 12
     window: int = 192
     upstream_flights: int = 1
@@ -49,6 +48,7 @@ class PlannerSettings:
     core: int = 32
     follow_patience: float = 8.0
     stall: float = 3.0
+    relay_stall: float = 10.0
     claim_stale: float = 4.0
     upstream_stall: float = 15.0
     upstream_failures: int = 6

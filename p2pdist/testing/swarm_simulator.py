@@ -25,7 +25,7 @@ from p2pdist.wire.records import PeerId
 
 WINDOW = 4
 TICK = 0.25
-PIECE_WAIT = 3.0
+PIECE_WAIT = 12.0
 FLUSH_DELAY = 0.02
 START = 6
 _EVENT, _PAIR, _ORIGIN = 0, 1, -1
@@ -380,6 +380,13 @@ class Simulation:
         part.claimed.update(command.claim)
         if command.claim or command.release or not part.claimed.isdisjoint(command.have):
             self._flush(part, command.claim, command.release)
+        elif command.lagging:
+            lag = ev.MembersLag(part.host.peer, command.lagging)
+            for other in part.neighbours:
+                self._send(part, other, lag)
+            for own in part.host.parts:
+                if own is not part:
+                    self._deliver(own, lag)
         elif not part.flushing:
             part.flushing = True
             delay = FLUSH_DELAY * max(1.0, len(part.neighbours) / 8)
@@ -504,7 +511,7 @@ class Simulation:
             part.progress[piece] = transfer.received
             for waiting in part.waiting.pop(piece, ()):
                 self._activate(waiting)
-        self._deliver(part, ev.Progressed(piece, source))
+        self._deliver(part, ev.Progressed(piece, source, self._chunk[part.blob]))
         self._activate(transfer)
         if transfer.received == transfer.total:
             part.incoming.pop((transfer.at.host.index, piece), None)

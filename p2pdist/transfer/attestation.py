@@ -3,6 +3,8 @@
 Rules: a digest of bytes that this host got from upstream itself is the truth; whoever says otherwise lies. Two members
 that differ leave the truth open: the piece is fetched from upstream (by the caller), which settles it. Only what came
 from upstream is attested, so that nobody answers for what it passed on; of the rest it is said that it is held (HEARSAY).
+Nor is what upstream set right after this host may have passed it on false: whoever got it so would take this host for the
+liar.
 Pure; bounded by pieces x members.
 """
 
@@ -31,6 +33,7 @@ class Attestations:
         self._said: dict[int, dict[PeerId, bytes]] = {}
         self._here: dict[int, bytes] = {}
         self._true: set[int] = set()
+        self._set_right: set[int] = set()
 
     def digest(self, piece: int) -> bytes | None:
         """The digest of what is held here."""
@@ -38,6 +41,8 @@ class Attestations:
 
     def arrived(self, piece: int, digest: bytes, *, from_upstream: bool) -> Verdict:
         """A piece is whole here."""
+        if from_upstream and piece not in self._true and self._here.get(piece, digest) != digest:
+            self._set_right.add(piece)
         if from_upstream or piece not in self._true:
             self._here[piece] = digest
         if from_upstream:
@@ -53,12 +58,12 @@ class Attestations:
 
     def first_hand(self, piece: int) -> bytes:
         """What this host may attest of a piece."""
-        return self._here[piece] if piece in self._true else HEARSAY
+        return self._here[piece] if piece in self._true and piece not in self._set_right else HEARSAY
 
     @property
     def known(self) -> tuple[tuple[int, bytes], ...]:
         """All that this host may attest."""
-        return tuple((piece, self._here[piece]) for piece in sorted(self._true))
+        return tuple((piece, self._here[piece]) for piece in sorted(self._true - self._set_right))
 
     def vouchers(self, piece: int) -> set[PeerId]:
         """Who attested what is held here."""

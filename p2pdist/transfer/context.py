@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,6 +32,8 @@ class TransferPolicy:
     """How much of a blob's end is kept from clients until its digest holds."""
     patience: float = 8.0
     """How long a client gets no byte before a slice is asked of upstream to show that the body is alive."""
+    slice: int = 16 * 1024
+    """How much that is: every host of a slow swarm asks for it."""
     peer_wait: float = 1.0
     """How long to wait for busy peers before upstream is asked."""
     slow_rate: int = 64 * 1024
@@ -54,3 +57,5 @@ class TransferContext:
     download: TokenBucket
     upstream_limit: TokenBucket
     ledger: Ledger = field(default_factory=Ledger)
+    slices: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Waiting clients ask upstream for their slices one after the other: it is slow enough."""

@@ -217,20 +217,26 @@ class FetchDelivery(_Delivery):
     async def _slice_from_upstream(self, position: int, stop: int) -> bytes:
         """A little of the body from upstream itself, so that a client which watches for progress stays.
 
-        b"" when there is none to be had; then the fetch has ended.
+        b"" when there is none to be had now; of what the client has all but the end, nothing is asked.
         """
         fetch, context = self._fetch, self._context
-        length = min(context.policy.hold_back, stop - position, fetch.size - 1 - position)
-        if length > 0:
-            try:
-                async with context.upstream.blob(fetch.repository, fetch.digest, position, length) as stream:
-                    parts = [chunk async for chunk in stream.chunks()]
-                await context.upstream_limit.take(length)
-                return b"".join(parts)
-            except P2PDistError as error:
-                logger.info("no slice of %s from upstream for a waiting client: %s", fetch.digest, error)
-        await fetch.wait_done()
-        return b""
+        length = min(context.policy.slice, stop - position, fetch.size - 1 - position)
+        if length <= 0:
+            await fetch.wait_done()
+            return b""
+        if context.slices.locked():
+            return b""
+        try:
+            async with (
+                context.slices,
+                context.upstream.blob(fetch.repository, fetch.digest, position, length) as stream,
+            ):
+                parts = [chunk async for chunk in stream.chunks()]
+            await context.upstream_limit.take(length)
+            return b"".join(parts)
+        except P2PDistError as error:
+            logger.info("no slice of %s from upstream for a waiting client: %s", fetch.digest, error)
+            return b""
 
     async def _committed(
         self, position: int, stop: int, streamed: list[_Streamed]

@@ -39,6 +39,7 @@ from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_hub import SwarmHub
 from p2pdist.transfer.swarm_pieces import Inflow, Inflows, Run
 from p2pdist.wire.swarm_messages import (
+    MAX_LAGGING,
     MAX_MEMBERS,
     Join,
     Leave,
@@ -53,9 +54,10 @@ logger = logging.getLogger(__name__)
 JOIN_WAIT = 1.0
 SETTLE = 0.03  # those who came in the same instant learn of each other; then all divide the pieces alike
 TICK = 0.25
-LOOK_AGAIN = (0.5, 2.0, 4.0)
-LOOK_EVERY = 8.0
+LOOK_AGAIN = (0.5, 1.5, 4.0, 10.0)
+LOOK_EVERY = 20.0
 FLUSH_DELAY = 0.8  # what is held may be told late: who needs a piece gets it along the ring
+FIRST_HAND_DELAY = 0.1  # often a claim follows, and goes with it
 STEP_SECONDS = 0.2
 FAILURES = 3  # in a row: the peer is left to itself, until it is found again
 FAILURES_APART = 0.5  # what fails at once with others on one connection counts once
@@ -194,6 +196,7 @@ class _Session:
 
     def _begin(self, ahead: int) -> None:
         early, self._early = self._early or [], None
+        self._planner.give_way(self._hub.gives_way(self._target.digest))
         self._handle(ev.Announced(ahead))
         for event in early:
             self._handle(event)
@@ -202,7 +205,7 @@ class _Session:
     async def _tick(self) -> None:
         while True:
             await self._context.clock.sleep(TICK)
-            self._planner.give_way(self._hub.before(self._target.digest))
+            self._planner.give_way(self._hub.gives_way(self._target.digest))
             self._handle(ev.Ticked())
             self._tell_unattested()
             self._notice_standstill()
@@ -265,6 +268,8 @@ class _Session:
                 self._hear(sender, message.have)
             if message.release:
                 self._handle(ev.MemberReleases(sender, message.release))
+            if message.lagging and sender in self._neighbours and sender != self._hub.own.peer:
+                self._handle(ev.MembersLag(sender, message.lagging))
         else:
             self._gone(sender)
 
@@ -309,6 +314,10 @@ class _Session:
     def claiming(self) -> bool:
         """As Session.claiming."""
         return self._planner.claiming
+
+    def lagging(self, peers: tuple[PeerId, ...]) -> None:
+        """As Session.lagging."""
+        self._handle(ev.MembersLag(self._hub.own.peer, peers))
 
     def lost(self, peer: PeerId) -> None:
         """As Session.lost."""
@@ -412,7 +421,7 @@ class _Session:
     async def _take_step(self, piece: int, at: int, part: memoryview, provider: Provider) -> None:
         start, _ = self._geometry.span(piece)
         await self._target.receive(start + at, part, Source.PEER, provider)
-        self._handle(ev.Progressed(piece, provider.peer))
+        self._handle(ev.Progressed(piece, provider.peer, len(part)))
 
     def _peer_failed(self, provider: Provider, piece: int, error: P2PDistError) -> None:
         self._last_error = error
@@ -484,7 +493,7 @@ class _Session:
             room = run.room()
             run.gather(view[:room])
             view = view[room:]
-            if run.room() == 0 or self._context.clock.now() - run.written >= STEP_SECONDS:
+            if run.is_due() or self._context.clock.now() - run.written >= STEP_SECONDS:
                 await self._write_step(run)
 
     async def _write_step(self, run: Run) -> None:
@@ -492,7 +501,7 @@ class _Session:
         piece, offset, part = run.left[0], run.offset, run.step()
         await self._target.receive(offset, part, Source.UPSTREAM, None)
         digest = run.took(part)
-        self._handle(ev.Progressed(piece, None))
+        self._handle(ev.Progressed(piece, None, len(part)))
         if digest is not None:
             self._got(piece, digest, from_upstream=True)
 
@@ -606,13 +615,27 @@ class _Session:
     # -- telling the neighbours --
 
     def _tell(self, command: ev.Tell) -> None:
+        for peer in command.lagging:
+            who = "this host" if peer == self._hub.own.peer else f"peer {peer.short}"
+            logger.info("%s cannot keep up with the swarm of %s: pieces go past it", who, self._target.digest)
+        if command.lagging:
+            self._hub.lagging(self._target.digest, command.lagging)
         self._outbox.append(command)
         first_hand = any(self._attested.is_true(piece) for piece in command.have)
-        if command.claim or command.release or first_hand:
+        if command.claim or command.release or command.lagging:
             self._flush()
-        elif self._flush_handle is None:
-            delay = FLUSH_DELAY * max(1.0, len(self._neighbours) / 8)
-            self._flush_handle = asyncio.get_running_loop().call_later(delay, self._flush)
+        elif first_hand:
+            self._flush_within(FIRST_HAND_DELAY)
+        else:
+            self._flush_within(FLUSH_DELAY * max(1.0, len(self._neighbours) / 8))
+
+    def _flush_within(self, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._flush_handle is not None:
+            if self._flush_handle.when() <= loop.time() + delay:
+                return
+            self._flush_handle.cancel()
+        self._flush_handle = loop.call_later(delay, self._flush)
 
     def _flush(self) -> None:
         if self._flush_handle is not None:
@@ -625,8 +648,9 @@ class _Session:
         have = tuple((p, self._attested.first_hand(p)) for p in pieces)
         claim = tuple(p for tell in told for p in tell.claim)
         release = tuple(p for tell in told for p in tell.release)
-        if have or claim or release:
-            self._broadcast(encode(Update(self._target.digest, have, claim, release)))
+        lagging = tuple(dict.fromkeys(peer for tell in told for peer in tell.lagging))[:MAX_LAGGING]
+        if have or claim or release or lagging:
+            self._broadcast(encode(Update(self._target.digest, have, claim, release, lagging)))
 
     def _broadcast(self, frame: bytes) -> None:
         for peer, provider in self._neighbours.items():

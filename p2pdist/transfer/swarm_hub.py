@@ -1,24 +1,29 @@
 """Where the swarm's messages meet the blobs they are about.
 
 Always true here: one session per blob that is being fetched; a message about any other blob is answered with what the
-store knows. Bounded: sessions by the fetches in progress, neighbours by MAX_MEMBERS a session.
+store knows. Bounded: sessions by the fetches in progress, neighbours by MAX_MEMBERS a session. A message that is not
+understood is left out: the log tells of a kind that is unknown (a later version's) once per peer, of faults once a minute.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from itertools import takewhile
 from typing import Protocol
 
+from p2pdist.clock import Clock, SystemClock
+from p2pdist.discovery.limits import Seldom
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.swarm_port import SwarmLinks
+from p2pdist.peers.swarm_port import SwarmLinks, Work
 from p2pdist.records import PeerId, Provider
 from p2pdist.store.port import Store
 from p2pdist.swarm.geometry import Geometry
-from p2pdist.wire.swarm_messages import Join, Leave, SwarmMessage, decode, encode
+from p2pdist.wire.swarm_messages import Join, Leave, SwarmMessage, UnknownKindError, decode, encode
 
 logger = logging.getLogger(__name__)
+_MAX_NAMED = 1024
 
 
 class Session(Protocol):
@@ -28,6 +33,9 @@ class Session(Protocol):
 
     def lost(self, peer: PeerId) -> None: ...
 
+    def lagging(self, peers: tuple[PeerId, ...]) -> None:
+        """This host found that these members, it may be itself, cannot keep up."""
+
     @property
     def claiming(self) -> bool:
         """Whether there are pieces that nobody has or fetches."""
@@ -36,8 +44,11 @@ class Session(Protocol):
 class SwarmHub:
     """Implements peers.swarm_port.SwarmInbox."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock | None = None) -> None:
         self._store = store
+        self._clock = clock or SystemClock()
+        self._seldom = Seldom()
+        self._named: OrderedDict[PeerId, None] = OrderedDict()
         self._links: SwarmLinks | None = None
         self._own: Provider | None = None
         self._sessions: dict[Digest, Session] = {}
@@ -56,10 +67,10 @@ class SwarmHub:
         """From now on, messages about the blob go to the session."""
         self._sessions[digest] = session
 
-    def before(self, digest: Digest) -> int:
-        """How many sessions that began before this blob's still have something to ask of upstream."""
+    def gives_way(self, digest: Digest) -> bool:
+        """Whether a session that began before this blob's still has something to ask of upstream."""
         earlier = takewhile(lambda each: each != digest, self._sessions)
-        return sum(self._sessions[each].claiming for each in earlier)
+        return any(self._sessions[each].claiming for each in earlier)
 
     def close(self, digest: Digest) -> None:
         self._sessions.pop(digest, None)
@@ -69,21 +80,36 @@ class SwarmHub:
         if self._links is not None:
             self._links.send(provider, frame)
 
-    async def received(self, sender: PeerId, frame: bytes) -> None:
+    def received(self, sender: PeerId, frame: bytes) -> Work | None:
         """As SwarmInbox.received."""
         try:
             message = decode(frame)
+        except UnknownKindError:
+            self._unknown_kind(sender)
+            return None
         except InvalidInputError as error:
-            logger.warning("peer %s sent a bad swarm message: %s", sender.short, error)
-            return
+            if self._seldom.due("bad", self._clock.now()):
+                logger.warning("peer %s sent a bad swarm message: %s", sender.short, error)
+            return None
         if isinstance(message, Join) and message.sender.peer != sender:
-            logger.warning("peer %s posed as %s", sender.short, message.sender.peer.short)
-            return
+            if self._seldom.due("posed", self._clock.now()):
+                logger.warning("peer %s posed as %s", sender.short, message.sender.peer.short)
+            return None
         session = self._sessions.get(message.digest)
         if session is not None:
             session.message(sender, message)
         elif isinstance(message, Join) and message.answer:
-            await self._answer(message)
+            return self._answer(message)
+        return None
+
+    def _unknown_kind(self, sender: PeerId) -> None:
+        if sender not in self._named:
+            logger.info(
+                "peer %s sends swarm messages of a kind that this version does not know", sender.short
+            )
+            self._named[sender] = None
+            if len(self._named) > _MAX_NAMED:
+                self._named.popitem(last=False)
 
     async def _answer(self, join: Join) -> None:
         info = await self._store.stat(join.digest)
@@ -92,6 +118,12 @@ class SwarmHub:
             return
         have = frozenset(range(Geometry.of(info.size).count))
         self.send(join.sender, encode(Join(join.digest, info.size, self.own, have)))
+
+    def lagging(self, digest: Digest, peers: tuple[PeerId, ...]) -> None:
+        """What this host found out in the session for one blob holds in the others."""
+        for each, session in list(self._sessions.items()):
+            if each != digest:
+                session.lagging(peers)
 
     def lost(self, peer: PeerId) -> None:
         """As SwarmInbox.lost."""

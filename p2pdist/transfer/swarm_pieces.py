@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from mmap import mmap
 
 from p2pdist.errors import P2PDistError
 from p2pdist.records import PeerId, Provider
@@ -12,6 +13,7 @@ from p2pdist.swarm.geometry import Geometry
 from p2pdist.wire.swarm_messages import PieceHasher
 
 STEP = 256 * 1024
+MAX_STEP = 1024 * 1024
 RELAY_STEP = 256 * 1024
 STEP_PAUSE = 0.03
 TakeStep = Callable[[int, memoryview, Provider], Coroutine[None, None, None]]
@@ -27,7 +29,7 @@ class Inflow:
     the next one goes on at ``filled``.
     """
 
-    def __init__(self, buffer: bytearray, size: int, take: TakeStep, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, buffer: mmap, size: int, take: TakeStep, tasks: asyncio.TaskGroup) -> None:
         self.buffer = buffer
         self.filled = 0
         self._view = memoryview(buffer)[:size]
@@ -106,7 +108,7 @@ class Inflows:
     def __init__(self, size: int, most: int) -> None:
         self._size = size
         self._most = most
-        self._free: list[bytearray] = []
+        self._free: list[mmap] = []
         self._left: dict[int, Inflow] = {}
 
     def take(self, piece: int, size: int, take: TakeStep, tasks: asyncio.TaskGroup) -> Inflow:
@@ -114,8 +116,9 @@ class Inflows:
         left = self._left.pop(piece, None)
         if left is not None:
             return left
-        # Fresh memory costs the kernel as much as copying into it, so it is used again.
-        buffer = self._free.pop() if self._free else bytearray(max(size, self._size))
+        # Fresh memory costs the kernel as much as copying into it, so it is used again; and a piece that waits for its
+        # first byte has none, since pages are given out when they are written.
+        buffer = self._free.pop() if self._free else mmap(-1, max(size, self._size))
         return Inflow(buffer, size, take, tasks)
 
     def keep(self, piece: int, inflow: Inflow) -> None:
@@ -133,8 +136,9 @@ class Inflows:
 
 
 class Run:
-    """Where a run of pieces from upstream stands. Bytes are gathered into steps of at most STEP, within a piece: every
-    step is written, and sent on to those who wait for it, by itself, which costs the same for few bytes as for many."""
+    """Where a run of pieces from upstream stands. Bytes are gathered into steps of STEP (of at most MAX_STEP, when so much
+    comes at once), within a piece: every step is written, and sent on to those who wait for it, by itself, which costs
+    the same for few bytes as for many."""
 
     def __init__(self, geometry: Geometry, pieces: tuple[int, ...]) -> None:
         self.left = list(pieces)
@@ -155,21 +159,25 @@ class Run:
         return self._geometry.span(self.left[-1])[1] - self.offset > KEPT_TAIL
 
     def room(self) -> int:
-        """Bytes to the end of the current step."""
+        """Bytes to the end of the current step, if it is to be as large as can be."""
         end = self._geometry.span(self.left[0])[1]
-        return min(end - self.offset, STEP) - self._gathered
+        return min(end - self.offset, MAX_STEP) - self._gathered
+
+    def is_due(self) -> bool:
+        """Whether a step is gathered."""
+        return self._gathered >= STEP or self.room() == 0
 
     def gather(self, part: memoryview) -> None:
         """Keep bytes for the current step."""
         self._parts.append(part)
         self._gathered += len(part)
 
-    def step(self) -> bytes:
+    def step(self) -> bytes | memoryview:
         """What was gathered."""
         parts, self._parts, self._gathered = self._parts, [], 0
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def took(self, part: bytes) -> bytes | None:
+    def took(self, part: bytes | memoryview) -> bytes | None:
         """Book bytes of the current piece; its digest when it is whole."""
         self._hasher.update(part)
         self.offset += len(part)

@@ -9,6 +9,7 @@ import aiohttp
 
 from p2pdist.errors import StalledError
 from p2pdist.upstream.failures import FOREIGN, translate
+from p2pdist.upstream.low_water import LowWater
 from p2pdist.upstream.settings import UpstreamSettings
 
 
@@ -30,12 +31,20 @@ class BodyReader:
         self._registry = registry
         self._received = received
         self._counted = 0
+        self._taken = 0
+        self._low_water = LowWater(response)
 
     async def next(self) -> bytes:
         """What has arrived, at least a byte; b"" at the end. Raises UnreachableError for a cut, StalledError."""
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._content.readany()
+            if self._content.total_bytes > self._taken:
+                data = self._content.read_nowait()
+            else:
+                self._low_water.wait()
+                async with asyncio.timeout(self._timeout):
+                    data = await self._content.readany()
+            self._taken += len(data)
+            return data
         except TimeoutError as error:
             raise StalledError(f"{self._what}: no byte came for {self._timeout:g} s") from error
         except FOREIGN as error:
@@ -45,6 +54,7 @@ class BodyReader:
 
     def close(self) -> None:
         """Keep the connection if the body was read to its end, else drop it."""
+        self._low_water.close()
         self._response.release()
         self._count()
 

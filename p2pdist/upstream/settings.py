@@ -63,7 +63,7 @@ class UpstreamSettings:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     resumes: int = 4
     resume_progress: int = 64 * 1024
-    read_buffer: int = 64 * 1024
+    read_buffer: int = 256 * 1024
     max_redirects: int = 5
     helper_timeout: float = 10.0
     helper_ttl: float = 300.0

@@ -4,9 +4,12 @@ Rules:
 - Bytes from outside are decoded only through ``unpack_bounded``: their size, every length in them, and their depth
   are bounded before anything is built from them. Whatever is wrong with them is an InvalidInputError, nothing else.
 - Values are arrays by position, never maps. A decoder takes longer arrays than it knows (a later version may add to
-  the end) and refuses shorter ones.
+  the end) and refuses shorter ones. Of a list it leaves out what it does not understand and takes the others; the list
+  itself is bounded first.
 - An address is 4 or 16 bytes and a port of 2; a digest is one byte for its algorithm and its raw bytes.
 - Durations are whole milliseconds.
+- A cluster's members say the same small things again and again (who they are, where, what they provide): what such bytes
+  mean is remembered, within bounds. Only what was found to be in order is.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgpack
 
@@ -32,6 +35,7 @@ from p2pdist.records import (
     TagRecord,
 )
 
+T = TypeVar("T")
 KEY_BYTES = 20
 MAX_MEDIA_TYPE = 127
 MAX_SIZE = (1 << 63) - 1
@@ -39,12 +43,21 @@ MAX_AGE = 366 * 86400.0
 
 _ALGORITHMS = ("sha256", "sha512")
 _RAW_LENGTH = {"sha256": 32, "sha512": 64}
-_BAD = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgpack.exceptions.UnpackException)
+_PLAIN = frozenset((bytes, int, str, bool, float, type(None)))
+_PACKER = msgpack.Packer(use_bin_type=True)
+BAD_MSGPACK = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    msgpack.exceptions.UnpackException,
+)
 
 
 def pack(value: object) -> bytes:
     """``value`` (of None, bool, int, str, bytes, lists and tuples) in msgpack."""
-    packed = msgpack.packb(value, use_bin_type=True)
+    packed = _PACKER.pack(value)
     assert isinstance(packed, bytes)
     return packed
 
@@ -71,21 +84,19 @@ def unpack_bounded(
             max_ext_len=0,
         )
         _check(value, max_depth)
-    except _BAD as error:
+    except BAD_MSGPACK as error:
         raise InvalidInputError(f"not a message: {type(error).__name__}: {str(error)[:120]}") from error
     return value
 
 
 def _check(value: object, depth: int) -> None:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and not isinstance(value, (msgpack.ExtType, msgpack.Timestamp)):
         if depth == 0:
             raise ValueError("nested too deeply")
         for item in value:
-            if isinstance(item, tuple):
+            if type(item) not in _PLAIN:
                 _check(item, depth - 1)
-            elif isinstance(item, (dict, msgpack.ExtType, msgpack.Timestamp)):
-                raise ValueError("maps and extensions have no place here")
-    elif isinstance(value, (dict, msgpack.ExtType, msgpack.Timestamp)):
+    elif type(value) not in _PLAIN:
         raise ValueError("maps and extensions have no place here")
 
 
@@ -126,6 +137,17 @@ def as_text(value: object, longest: int) -> str:
     if not isinstance(value, str) or len(value) > longest or not value.isprintable():
         raise InvalidInputError(f"printable text of at most {longest} characters was expected")
     return value
+
+
+def understood(read: Callable[[object], T], values: Iterable[object]) -> list[T]:
+    """What ``read`` makes of those values that are no InvalidInputError to it; the caller has bounded their number."""
+    made = []
+    for value in values:
+        try:
+            made.append(read(value))
+        except InvalidInputError:
+            continue
+    return made
 
 
 def as_key(value: object) -> ContentKey:
@@ -181,8 +203,18 @@ def encode_contact(peer: PeerId, endpoint: Endpoint) -> bytes:
 
 def decode_contact(value: object) -> tuple[PeerId, Endpoint]:
     """What ``encode_contact`` made; raises InvalidInputError."""
-    raw = as_bytes(value, 38)
-    return PeerId(raw[:20]), decode_endpoint(raw[20:])
+    return _read_contact(as_bytes(value, 38))
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_contact(raw: bytes) -> tuple[PeerId, Endpoint]:
+    return read_peer(raw[:20]), decode_endpoint(raw[20:])
+
+
+@functools.lru_cache(maxsize=4096)
+def read_peer(raw: bytes) -> PeerId:
+    """The peer of this id; raises InvalidInputError unless it is 20 bytes."""
+    return PeerId(raw)
 
 
 def encode_provider(provider: Provider) -> bytes:
@@ -199,13 +231,14 @@ def encode_provider(provider: Provider) -> bytes:
     return raw
 
 
+@functools.lru_cache(maxsize=2048)  # a peer says the same of everything that it provides
 def decode_provider(data: bytes) -> Provider:
-    """What ``encode_provider`` made; raises InvalidInputError."""
+    """What ``encode_provider`` made, without the addresses that are not understood; raises InvalidInputError."""
     fields = as_tuple(unpack_bounded(data, max_bytes=MAX_RECORD_BYTES, max_items=16, max_depth=2), 4)
     endpoints = as_tuple(fields[1], 0, MAX_ENDPOINTS)
     return Provider(
         PeerId(as_bytes(fields[0], 20)),
-        tuple(decode_endpoint(endpoint) for endpoint in endpoints),
+        tuple(understood(decode_endpoint, endpoints)),
         as_text(fields[2], MAX_ZONE),
         as_bool(fields[3]),
     )
@@ -271,8 +304,10 @@ class Method(enum.IntEnum):
     LEAVE = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+_METHODS: dict[int, Method | None] = {0: None} | {method.value: method for method in Method}
+
+
+class Message(NamedTuple):
     """A request (``method`` is set) or the answer to the request with this ``id``.
 
     ``to`` is None when the sender knows only an address; ``endpoint`` is where the sender says that it is reached,
@@ -305,16 +340,14 @@ def decode_message(data: bytes, max_bytes: int) -> Message:
     """What ``encode_message`` made; raises InvalidInputError."""
     fields = as_tuple(unpack_bounded(data, max_bytes=max_bytes, max_items=128, max_depth=3), 6)
     to, endpoint, method = as_bytes(fields[2], 20), as_bytes(fields[3], 18), as_int(fields[4], 0, 255)
-    try:
-        known = Method(method) if method else None
-    except ValueError:
-        raise InvalidInputError(f"a request for unknown method {method}") from None
+    if method not in _METHODS:
+        raise InvalidInputError(f"a request for unknown method {method}")
     return Message(
         as_int(fields[0], 0, 0xFFFFFFFF),
-        PeerId(as_bytes(fields[1], 20)),
-        PeerId(to) if to else None,
-        decode_endpoint(endpoint) if endpoint else None,
-        known,
+        read_peer(as_bytes(fields[1], 20)),
+        read_peer(to) if to else None,
+        _read_endpoint(endpoint) if endpoint else None,
+        _METHODS[method],
         as_tuple(fields[5], 0),
     )
 

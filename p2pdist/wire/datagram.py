@@ -22,6 +22,7 @@ import hashlib
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -51,8 +52,7 @@ class Reason(enum.Enum):
     SKEWED = "skewed"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An authentic payload, and the session of the process that sent it."""
 
     session: bytes
@@ -137,8 +137,10 @@ class Sealer:
             skew = seconds - (self._offset + now)
             if abs(skew) > MAX_SKEW:
                 return Refused(Reason.SKEWED, skew)
+            self._remember(session, state)
+        else:
+            self._sessions.move_to_end(session)
         state.mark(counter)
-        self._remember(session, state)
         return Opened(session, payload)
 
     @property
@@ -148,7 +150,6 @@ class Sealer:
 
     def _remember(self, session: bytes, state: _Session) -> None:
         self._sessions[session] = state
-        self._sessions.move_to_end(session)
         while len(self._sessions) > self._max_sessions:
             self._sessions.popitem(last=False)
 

@@ -5,20 +5,23 @@
     Leave    "I take no part (any more)"
 
 A piece digest is 16 bytes of BLAKE3, which costs a third of SHA-256. Piece sets travel as bit fields. Whatever is
-malformed is an InvalidInputError.
+malformed is an InvalidInputError; a member that is not understood is left out, as is one without an address.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgpack
 from blake3 import blake3
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
-from p2pdist.records import Provider
+from p2pdist.records import PeerId, Provider
 from p2pdist.wire.codec import (
+    BAD_MSGPACK,
     as_bool,
     as_bytes,
     as_int,
@@ -26,17 +29,22 @@ from p2pdist.wire.codec import (
     decode_provider,
     encode_provider,
     pack,
-    unpack_bounded,
+    understood,
 )
 
 MAX_FRAME = 64 * 1024
 MAX_PIECES = 1 << 15
 MAX_LISTED = 4096
 MAX_MEMBERS = 32
+MAX_LAGGING = 4
 PIECE_DIGEST = 16
 _MAX_SIZE = 1 << 50
 _JOIN, _UPDATE, _LEAVE = 1, 2, 3
-_DIGEST = 142
+_INTEGERS = {int}
+
+
+class UnknownKindError(InvalidInputError):
+    """A message in order as far as one can see, of a kind that this version does not know."""
 
 
 class PieceHasher:
@@ -67,12 +75,13 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """``have`` are (piece, piece digest)."""
+    """``have`` are (piece, piece digest); ``lagging``: members that cannot keep up."""
 
     digest: Digest
     have: tuple[tuple[int, bytes], ...] = ()
     claim: tuple[int, ...] = ()
     release: tuple[int, ...] = ()
+    lagging: tuple[PeerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,24 +140,42 @@ def _fields(message: SwarmMessage) -> tuple[object, ...]:
     if isinstance(message, Update):
         pieces = [piece for piece, _ in message.have]
         digests = b"".join(digest for _, digest in message.have)
-        return (_UPDATE, name, pieces, digests, list(message.claim), list(message.release))
+        fields = (_UPDATE, name, pieces, digests, list(message.claim), list(message.release))
+        return (*fields, [peer.raw for peer in message.lagging]) if message.lagging else fields
     return (_LEAVE, name)
 
 
 def decode(frame: bytes) -> SwarmMessage:
     """What ``encode`` made; raises InvalidInputError."""
-    fields = as_tuple(unpack_bounded(frame, max_bytes=MAX_FRAME, max_items=MAX_LISTED, max_depth=2), 2)
-    kind = as_int(fields[0], 1, 255)
-    if not isinstance(fields[1], str):
+    fields = _unpack(frame)
+    kind, name = fields[0], fields[1]
+    if type(name) is not str:
         raise InvalidInputError("a swarm message names its blob's digest")
-    digest = Digest.parse(fields[1][:_DIGEST])
-    if kind == _JOIN:
-        return _decode_join(digest, fields)
-    if kind == _UPDATE:
-        return _decode_update(digest, fields)
-    if kind == _LEAVE:
-        return Leave(digest)
-    raise InvalidInputError(f"swarm message of unknown kind {kind}")
+    if kind == _UPDATE and type(kind) is int:
+        return _decode_update(_named(name), fields)
+    if kind == _JOIN and type(kind) is int:
+        return _decode_join(_named(name), fields)
+    if kind == _LEAVE and type(kind) is int:
+        return Leave(_named(name))
+    raise UnknownKindError("a swarm message of unknown kind")
+
+
+def _unpack(frame: bytes) -> tuple[object, ...]:
+    """An array of two fields or more, each of them yet to be looked at; what no field may be is not looked for."""
+    if len(frame) > MAX_FRAME:
+        raise InvalidInputError(f"a swarm message of {len(frame)} bytes; at most {MAX_FRAME} are taken")
+    try:
+        fields: object = msgpack.unpackb(
+            frame, use_list=False, max_array_len=MAX_LISTED, max_map_len=0, max_ext_len=0
+        )
+    except BAD_MSGPACK as error:
+        raise InvalidInputError(f"not a swarm message: {type(error).__name__}: {str(error)[:120]}") from error
+    return as_tuple(fields, 2)
+
+
+@functools.lru_cache(maxsize=256)  # all messages about a blob name it
+def _named(name: str) -> Digest:
+    return Digest.parse(name)
 
 
 def _decode_join(digest: Digest, fields: tuple[object, ...]) -> Join:
@@ -160,20 +187,38 @@ def _decode_join(digest: Digest, fields: tuple[object, ...]) -> Join:
         decode_provider(as_bytes(fields[3], 512)),
         from_bits(as_bytes(fields[4], MAX_PIECES // 8)),
         _pieces(fields[5]),
-        tuple(decode_provider(as_bytes(member, 512)) for member in members),
+        tuple(understood(_member, members)),
         as_bool(fields[7]),
     )
 
 
+def _member(value: object) -> Provider:
+    member = decode_provider(as_bytes(value, 512))
+    if not member.endpoints:
+        raise InvalidInputError("a member that cannot be reached")
+    return member
+
+
 def _decode_update(digest: Digest, fields: tuple[object, ...]) -> Update:
     as_tuple(fields, 6)
-    pieces = _pieces(fields[2])
-    digests = as_bytes(fields[3], MAX_LISTED * PIECE_DIGEST)
-    if len(digests) != len(pieces) * PIECE_DIGEST:
+    pieces, digests = _pieces(fields[2]), fields[3]
+    if type(digests) is not bytes or len(digests) != len(pieces) * PIECE_DIGEST:
         raise InvalidInputError("each piece that is held comes with its digest")
-    parts = (digests[i : i + PIECE_DIGEST] for i in range(0, len(digests), PIECE_DIGEST))
-    return Update(digest, tuple(zip(pieces, parts, strict=True)), _pieces(fields[4]), _pieces(fields[5]))
+    parts = [digests[at : at + PIECE_DIGEST] for at in range(0, len(digests), PIECE_DIGEST)]
+    have = tuple(zip(pieces, parts, strict=True))
+    return Update(digest, have, _pieces(fields[4]), _pieces(fields[5]), _lagging(fields))
+
+
+def _lagging(fields: tuple[object, ...]) -> tuple[PeerId, ...]:
+    """A field that earlier versions do not have."""
+    if len(fields) < 7:
+        return ()
+    return tuple(PeerId(as_bytes(peer, 20)) for peer in as_tuple(fields[6], 0, MAX_LAGGING))
 
 
 def _pieces(value: object) -> tuple[int, ...]:
-    return tuple(as_int(piece, 0, MAX_PIECES - 1) for piece in as_tuple(value, 0, MAX_LISTED))
+    if type(value) is not tuple or len(value) > MAX_LISTED:
+        raise InvalidInputError(f"an array of at most {MAX_LISTED} pieces was expected")
+    if value and (set(map(type, value)) != _INTEGERS or min(value) < 0 or max(value) >= MAX_PIECES):
+        raise InvalidInputError(f"pieces are whole numbers below {MAX_PIECES}")
+    return value

@@ -1,7 +1,8 @@
 """What agents tell each other about warm-ups: how one goes on a host, and which members a host knows.
 
 Bodies are JSON, covered by a digest in a sealed header (``BODY_HEADER``), since the seal of an answer covers headers only.
-Rules: what is encoded is within its bounds; what does not parse, or is beyond them, is InvalidInputError.
+Rules: what is encoded is within its bounds; what does not parse, or is beyond them, is InvalidInputError. Of a list, what is
+not understood is left out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.records import Endpoint, PeerId
+from p2pdist.wire.codec import understood
 
 WARM_PATH = "/p2p/v1/warm"
 MEMBERS_PATH = "/p2p/v1/members"
@@ -113,18 +115,18 @@ def encode_members(members: Iterable[Member]) -> bytes:
 
 
 def parse_members(body: bytes) -> list[Member]:
-    """What ``encode_members`` wrote; raises InvalidInputError."""
+    """What ``encode_members`` wrote, without the members that are not understood; raises InvalidInputError."""
     rows = _load(body).get("members")
     if not isinstance(rows, list) or len(rows) > MAX_MEMBERS:
         raise InvalidInputError("a list of members is malformed or too long")
-    return [_member(row) for row in rows]
+    return understood(_member, rows)
 
 
 def _member(row: object) -> Member:
-    if not isinstance(row, list) or len(row) != 3:
+    if not isinstance(row, list) or len(row) < 3:
         raise InvalidInputError("a member is not [peer, host, port]")
-    peer, host, port = row
-    if not (isinstance(port, int) and 0 < port < 65536):
+    peer, host, port = row[:3]
+    if isinstance(port, bool) or not (isinstance(port, int) and 0 < port < 65536):
         raise InvalidInputError("a member's port is malformed")
     try:
         return Member(PeerId(bytes.fromhex(_text(peer, 40))), Endpoint(_text(host, 64), port))

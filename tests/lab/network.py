@@ -33,6 +33,7 @@ class Network:
     def __init__(self, run: Run, count: int) -> None:
         self._net = NetLab(run, count, ["registry.lab"])
         self._rules = itertools.count(1)
+        self._introduce()
 
     @property
     def up(self) -> Host:
@@ -52,6 +53,23 @@ class Network:
                 command([*where, "replace", "dev", device, *shaper])
             elif "tbf" in command([*where, "show", "dev", device]):
                 command([*where, "delete", "dev", device, "root"])
+
+    def _introduce(self) -> None:
+        """Let hosts know each other's MAC addresses for good: what they learn by themselves is bounded by one table for all
+        namespaces (net.ipv4.neigh.default.gc_thresh3, 1,024 as a rule, which 33 hosts exceed), permanent entries are not."""
+        hosts = [*self.hosts, self.up]
+        shown = {
+            host: json.loads(command(["ip", "-n", host.namespace, "-j", "link", "show", "eth0"]))
+            for host in hosts
+        }
+        macs = {host: links[0]["address"] for host, links in shown.items()}
+        for host in hosts:
+            lines = [
+                f"neigh replace {other.address} lladdr {mac} dev eth0 nud permanent\n"
+                for other, mac in macs.items()
+                if other is not host
+            ]
+            command(["ip", "-n", host.namespace, "-batch", "-"], text="".join(lines))
 
     def lose(self, hosts: Iterable[Host], percent: float) -> str:
         """Drop so many of the packets to these hosts; returns the name by which ``undo`` ends it."""

@@ -65,6 +65,7 @@ class Later:
         self.clock = SystemClock()
         self._sealer = Sealer(KEY.derive("dht"), os.urandom(16), wall=self.clock.wall(), now=self.clock.now())
         self.answered: list[int] = []
+        self.announced: dict[object, set[PeerId]] = {}
 
     def say(self, to: Endpoint, number: int, method: int, body: tuple[object, ...]) -> None:
         """One datagram, with a field at its end that this version does not know."""
@@ -104,9 +105,21 @@ class Later:
             self.answered.append(message.method)
             bodies = {
                 Method.FIND: ((b"a contact in a later form",), (b"a record in a later form",), "more"),
-                Method.ANNOUNCE: (True, 0, False, (), "more"),
+                Method.ANNOUNCE: (
+                    True,
+                    self._earlier(message) if message.method is Method.ANNOUNCE else 0,
+                    False,
+                    (b"a record in a later form",),
+                    "more",
+                ),
             }
             self.say(Endpoint(*source), message.id, 0, bodies.get(message.method, ("more",)))
+
+    def _earlier(self, message: codec.Message) -> int:
+        """How many others announced that key before: it keeps records as all do, and tells of them in a form of its own."""
+        announced = self.announced.setdefault(message.body[0], set())
+        announced.add(message.sender)
+        return len(announced) - 1
 
     async def flood(self, to: Endpoint, peer: PeerId, digest: Digest) -> tuple[int, int]:
         """On the swarm's link and on a flow: kinds of messages that this version does not know, and longer ones that it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from p2pdist.api import flow
 from p2pdist.errors import P2PDistError
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.swarm.settings import PlannerSettings
+from p2pdist.testing.swarm_simulator import PIECE_WAIT
 from p2pdist.testing.tls import TestAuthority
 from p2pdist.wire.flow_frames import HEAD, MAX_REQUEST, encode_want, pack_request
 from p2pdist.wire.flow_frames import Want as WantFrame
@@ -56,13 +59,13 @@ async def test_a_range_of_a_held_blob(bench: PeerBench) -> None:
         assert await flow_.body(7, 1) == DATA[-1:]
 
 
-async def test_wants_take_turns(bench: PeerBench) -> None:
-    """None waits until another is whole, and each one's bytes come in order."""
+async def test_wants_are_served_in_the_order_in_which_they_came(bench: PeerBench) -> None:
+    """So pieces come one after the other, and can be passed on, rather than all at once, late."""
     async with bench.peer() as seed, flow_to(bench, seed) as flow_:
-        digests = {1: seed.shelf.put(DATA), 2: seed.shelf.put(OTHER), 3: seed.shelf.put(DATA)}
-        lengths = {1: 2 * MIB, 2: MIB, 3: MIB + 1}
+        digests = {3: seed.shelf.put(DATA), 1: seed.shelf.put(OTHER), 2: seed.shelf.put(DATA)}
+        lengths = {3: 2 * MIB, 1: MIB, 2: MIB + 1}
         for handle, digest in digests.items():
-            size = len(OTHER if handle == 2 else DATA)
+            size = len(OTHER if handle == 1 else DATA)
             flow_.want(handle, digest, 5 * handle, lengths[handle], size)
         got, order = dict.fromkeys(digests, b""), list[int]()
         while sum(map(len, got.values())) < sum(lengths.values()):
@@ -72,8 +75,31 @@ async def test_wants_take_turns(bench: PeerBench) -> None:
             got[handle] += data
             order.append(handle)
     for handle, data in got.items():
-        assert data == (OTHER if handle == 2 else DATA)[5 * handle : 5 * handle + lengths[handle]]
-    assert sorted(order[:3]) == [1, 2, 3]
+        assert data == (OTHER if handle == 1 else DATA)[5 * handle : 5 * handle + lengths[handle]]
+    assert [handle for handle, _ in groupby(order)] == [3, 1, 2]
+
+
+async def test_a_want_that_waits_lets_others_by_and_comes_before_later_ones_when_it_can(
+    bench: PeerBench, tmp_path: Path
+) -> None:
+    blob = Arriving(tmp_path / "part", DATA)
+    partials = {blob.digest: blob}
+    async with bench.peer(partials=partials.get) as seed, flow_to(bench, seed) as flow_:
+        whole = seed.shelf.put(OTHER)
+        flow_.want(1, blob.digest, 0, 1000, blob.size)
+        flow_.want(2, whole, 0, 1000, len(OTHER))
+        assert await flow_.body(2, 1000) == OTHER[:1000]
+        flow_.want(3, blob.digest, 1000, 1000, blob.size)
+        await until(lambda: len(blob.watchers) == 1)
+        blob.come(0, 2000)
+        assert await flow_.body(1, 1000) == DATA[:1000]
+        assert await flow_.body(3, 1000) == DATA[1000:2000]
+
+
+def test_who_waits_for_a_piece_asks_elsewhere_before_it_is_refused() -> None:
+    """A refusal says that the piece will not come; of one that is on its way round the ring that is not true."""
+    assert PlannerSettings().relay_stall < flow.WAIT < PeerClientSettings().piece_timeout
+    assert flow.WAIT == PIECE_WAIT  # what the simulator reckons with
 
 
 async def test_a_store_without_files_serves_too(bench: PeerBench) -> None:

@@ -1,42 +1,33 @@
-"""What comes in on a swarm link: frames of its sender, in their order, and nothing else."""
+"""What comes in on a swarm link, and on its older form: frames of its sender, in their order, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import cast
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from p2pdist.api.peer import PeerServerSettings, build_peer_app
-from p2pdist.api.peer_listener import PeerListener
+from p2pdist.api.swarm_inbox import MAX_AT_ONCE, MAX_LINKS, FrameReader
 from p2pdist.clock import SystemClock
-from p2pdist.errors import P2PDistError
-from p2pdist.peers.swarm_links import PATH
-from p2pdist.records import Endpoint, PeerId, Provider
-from p2pdist.store.port import Store
+from p2pdist.errors import P2PDistError, StoreError
+from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.swarm_links import POST_PATH
 from p2pdist.wire.http_auth import Credentials, FrameSeal
 from p2pdist.wire.swarm_messages import MAX_FRAME
-from tests.support_peers import BlobShelf, PeerBench, auth_of, peer_id
+from tests.support_flow import until
+from tests.support_links import Seed, packed, seed, sender
+from tests.support_peers import auth_of, peer_id
 
 Pack = Callable[[FrameSeal], bytes]
+Deliver = Callable[[Seed, Pack], Awaitable[bool]]
 
 
-class Inbox:
-    """Implements SwarmInbox."""
-
-    def __init__(self) -> None:
-        self.frames: list[tuple[PeerId, bytes]] = []
-
-    async def received(self, sender: PeerId, frame: bytes) -> None:
-        self.frames.append((sender, frame))
-
-    def lost(self, peer: PeerId) -> None:
-        raise AssertionError("this end sends nothing")
-
-
-def packed(frame: bytes, mac: bytes) -> bytes:
-    return len(frame).to_bytes(4, "big") + mac + frame
+@pytest.fixture
+async def agent() -> AsyncIterator[Seed]:
+    async with seed() as agent:
+        yield agent
 
 
 def honest(seal: FrameSeal) -> bytes:
@@ -56,35 +47,147 @@ def too_long(seal: FrameSeal) -> bytes:
     return (MAX_FRAME + 1).to_bytes(4, "big")
 
 
-async def deliver(directory: Path, pack: Pack) -> tuple[Inbox, bool]:
-    """Push one body from "leech" to a listener; what arrived, and whether the listener was content."""
-    inbox, clock = Inbox(), SystemClock()
-    store = cast(Store, BlobShelf())
-    app = build_peer_app(store, auth_of("seed"), clock, PeerServerSettings(name="seed"), inbox=inbox)
-    listener = PeerListener(app, grace=0.1)
-    await listener.start("127.0.0.1", 0)
-    seed = Provider(peer_id("seed"), (Endpoint("127.0.0.1", listener.port),))
+def garbage(seal: FrameSeal) -> bytes:
+    return b"\xff" * 5000
+
+
+def http(seal: FrameSeal) -> bytes:
+    return b"GET /p2p/v1/hello HTTP/1.1\r\n\r\n"
+
+
+async def by_post(agent: Seed, pack: Pack) -> bool:
+    """Whether the listener was content with the one body."""
 
     async def body(credentials: Credentials) -> AsyncIterator[bytes]:
         yield pack(auth_of("leech").frames(credentials))
 
     try:
-        async with PeerBench(directory).client() as peers:
-            await peers.push(seed, PATH, lambda credentials: body(credentials))
+        async with HttpPeers(PeerClientSettings(), auth_of("leech"), SystemClock()) as peers:
+            await peers.push(agent.provider, POST_PATH, lambda credentials: body(credentials))
     except P2PDistError:
-        return inbox, False
-    finally:
-        await listener.close()
-    return inbox, True
+        return False
+    return True
 
 
-async def test_frames_arrive_in_order_as_their_senders(tmp_path: Path) -> None:
-    inbox, content = await deliver(tmp_path, honest)
-    assert content
-    assert inbox.frames == [(peer_id("leech"), b"one"), (peer_id("leech"), b"two")]
+async def by_link(agent: Seed, pack: Pack) -> bool:
+    """Whether the listener went on reading."""
+    async with sender(agent) as link:
+        link.writer.write(pack(link.seal))
+        link.send(b"more")
+        reading = asyncio.ensure_future(link.ended())
+        await until(lambda: b"more" in agent.inbox.payloads or reading.done())
+        content = not reading.done()
+        reading.cancel()
+        return content
 
 
-@pytest.mark.parametrize("pack", [other_frame, wrong_order, too_long])
-async def test_a_frame_that_its_sender_did_not_make_ends_the_link(tmp_path: Path, pack: Pack) -> None:
-    inbox, content = await deliver(tmp_path, pack)
-    assert (inbox.frames, content) == ([], False)
+@pytest.mark.parametrize("deliver", [by_post, by_link])
+async def test_frames_arrive_in_order_as_their_senders(agent: Seed, deliver: Deliver) -> None:
+    assert await deliver(agent, honest)
+    assert agent.inbox.frames[:2] == [(peer_id("leech"), b"one"), (peer_id("leech"), b"two")]
+
+
+@pytest.mark.parametrize("deliver", [by_post, by_link])
+@pytest.mark.parametrize("pack", [other_frame, wrong_order, too_long, garbage, http])
+async def test_a_frame_that_its_sender_did_not_make_ends_the_link(
+    agent: Seed, deliver: Deliver, pack: Pack
+) -> None:
+    assert not await deliver(agent, pack)
+    assert agent.inbox.frames == []
+
+
+async def test_nothing_more_is_handed_over_while_a_frame_is_worked_on(agent: Seed) -> None:
+    done = asyncio.Event()
+
+    async def slowly() -> None:
+        await done.wait()
+
+    agent.inbox.work = lambda frame: slowly() if frame == b"slow" else None
+    async with sender(agent) as link:
+        link.send(b"first", b"slow", b"second")
+        await until(lambda: b"slow" in agent.inbox.payloads)
+        link.send(b"third")
+        async with sender(agent) as other:
+            other.send(b"of another")
+            await until(lambda: b"of another" in agent.inbox.payloads)
+        assert agent.inbox.payloads == [b"first", b"slow", b"of another"]
+        done.set()
+        await until(lambda: len(agent.inbox.frames) == 5)
+    assert agent.inbox.payloads[3:] == [b"second", b"third"]
+
+
+async def test_work_that_fails_ends_the_link(agent: Seed) -> None:
+    async def fails() -> None:
+        raise StoreError("the disk is gone")
+
+    agent.inbox.work = lambda frame: fails()
+    async with sender(agent) as link:
+        link.send(b"first", b"second")
+        assert await link.ended() == b""
+    assert agent.inbox.payloads == [b"first"]
+
+
+async def test_a_listener_that_ends_leaves_work_behind() -> None:
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    async with seed() as agent:
+        agent.inbox.work = lambda frame: forever()
+        async with sender(agent) as link:
+            link.send(b"first", b"second")
+            await until(lambda: bool(agent.inbox.frames))
+            await agent.listener.close()
+            assert await link.ended() == b""
+
+
+async def test_a_flood_is_taken_in_order_and_leaves_turns_to_others(agent: Seed) -> None:
+    frames = [b"%d" % number for number in range(20 * MAX_AT_ONCE)]
+    turns = []
+    async with sender(agent) as link:
+        link.send(*frames)
+        while len(agent.inbox.frames) < len(frames):
+            before = len(agent.inbox.frames)
+            await asyncio.sleep(0)
+            turns.append(len(agent.inbox.frames) - before)
+    assert agent.inbox.payloads == frames
+    assert max(turns) <= 2 * MAX_AT_ONCE
+
+
+async def test_a_peer_has_a_bounded_number_of_links(agent: Seed) -> None:
+    links = [sender(agent) for _ in range(MAX_LINKS)]
+    for link in links:
+        await link.__aenter__()
+    async with sender(agent, status=503):
+        pass
+    assert not await by_post(agent, honest)
+    for link in links:
+        await link.__aexit__(None, None, None)
+    await until(lambda: agent.listener.connections == 0)
+    assert await by_link(agent, honest)
+
+
+async def test_silence_ends_a_link(agent: Seed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pdist.api.swarm_inbox._CHECK", 0.02)
+    monkeypatch.setattr("p2pdist.api.swarm_inbox.SILENCE", 0.1)
+    async with sender(agent) as link:
+        link.send(b"hello")
+        assert await link.ended() == b""
+    assert agent.inbox.payloads == [b"hello"]
+    await until(lambda: agent.listener.connections == 0)
+
+
+@given(st.lists(st.binary(max_size=60), max_size=12), st.integers(1, 50), st.binary(max_size=80))
+def test_frames_are_cut_right_wherever_reads_end(frames: list[bytes], step: int, tail: bytes) -> None:
+    """An empty payload is the sign of life, which is no frame; what no sender made never comes out."""
+    seal, got = FrameSeal(b"k" * 32), []
+    sealed = [packed(frame, seal.next(frame)) if frame else bytes(4) for frame in frames]
+    whole = b"".join(sealed) + tail
+    reader = FrameReader(FrameSeal(b"k" * 32))
+    try:
+        for at in range(0, len(whole), step):
+            reader.push(whole[at : at + step])
+            while (frame := reader.next()) is not None:
+                got.append(frame)
+    except ValueError:
+        assert tail
+    assert got == [frame for frame in frames if frame]

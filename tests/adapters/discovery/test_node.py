@@ -385,3 +385,55 @@ async def test_a_lie_about_contacts_costs_little(cluster: Cluster, strangers: St
     finally:
         lying.cancel()
         await asyncio.gather(lying, return_exceptions=True)
+
+
+class TestWhereEveryoneIsKnown:
+    async def test_announcing_takes_no_search(self, cluster: Cluster) -> None:
+        nodes = await cluster.grow(8)
+        await settled(nodes)
+        before = nodes[0].counters()["out"]
+
+        await nodes[0].announce(BLOB, complete=False)
+
+        assert nodes[0].counters()["out"] - before <= 4
+        assert len(holders(nodes)) == 4
+        await nodes[0].announce(BLOB)
+        assert len(holders(nodes)) == 8
+
+    async def test_a_nearer_node_that_is_not_known_is_found_after_all(self, cluster: Cluster) -> None:
+        nodes = await cluster.grow(8)
+        await settled(nodes)
+        key = int.from_bytes(ContentKey.of_blob(BLOB).raw, "big")
+        *_, owner, nearest = sorted(nodes, key=lambda n: -(int.from_bytes(peer_of(n).raw, "big") ^ key))
+        stranger = owner._server.table.known(peer_of(nearest))
+        assert stranger is not None
+        owner._server.table.remove_contact(stranger)
+
+        await owner.announce(BLOB, complete=False)
+
+        assert nearest in holders(nodes)
+
+    async def test_one_that_is_dead_is_replaced(self, cluster: Cluster) -> None:
+        nodes = await cluster.grow(10)
+        await settled(nodes)
+        key = int.from_bytes(ContentKey.of_blob(BLOB).raw, "big")
+        nearest, *others = sorted(nodes, key=lambda n: int.from_bytes(peer_of(n).raw, "big") ^ key)
+        await cluster.crash(nearest)
+
+        assert (await others[-1].announce(BLOB)).first
+
+        assert len(holders(others)) >= 8
+        assert [p.peer for p in await others[0].find(BLOB)] == [peer_of(others[-1])]
+
+
+async def settled(nodes: list[DiscoveryNode]) -> None:
+    """Each knows all, and has asked around since."""
+    await until(lambda: all(len(node.contacts()) == len(nodes) - 1 for node in nodes))
+    for node in nodes:
+        await node._maintenance.look_around()
+    assert all(node._server.settled(ContentKey.of_blob(BLOB)) for node in nodes)
+
+
+def holders(nodes: list[DiscoveryNode]) -> list[DiscoveryNode]:
+    key, now = ContentKey.of_blob(BLOB), SystemClock().now()
+    return [node for node in nodes if node._server.records.providers(key, 1, now)]

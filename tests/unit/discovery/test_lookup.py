@@ -160,3 +160,14 @@ def test_any_lookup_ends_at_the_nearest_that_live(ids: set[int], dice, dead_shar
             or len(found) == 4
         )
         assert all(i <= max(found) for i in alive_told[: len(found)])
+
+
+def test_a_sparing_one_asks_no_more_than_may_be_enough() -> None:
+    some = nodes(*range(1, 9))
+    search: Lookup[N] = Lookup(0, width=8, alpha=4, enough=3, sparing=True)
+    search.learn(some)
+    assert search.next() == some[:3]
+    search.answered(some[0], holds=True)
+    assert search.next() == []
+    search.answered(some[1], holds=False)
+    assert search.next() == some[3:4]

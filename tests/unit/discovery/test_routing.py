@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kademlia.node import Node
 
 from p2pdist.discovery.routing import PROBE_AFTER, ContactTable, RoundTrip
-from p2pdist.wire.records import Endpoint, PeerId
+from p2pdist.wire.records import ContentKey, Endpoint, PeerId
 
 HERE = Endpoint("10.0.0.1", 5051)
 ELSEWHERE = Endpoint("10.0.0.2", 5051)
@@ -125,6 +125,62 @@ def test_the_index_is_what_the_buckets_hold(numbers: set[int], data: st.DataObje
             contacts.suspect(neighbour, 1.0)
     held = {n.id for bucket in contacts.buckets for n in bucket.get_nodes()}
     assert held == {n.id for n in contacts.contacts()}
+
+
+FAR, NEAR = (1 << 159) + 1, 1 << 158
+
+
+def searched(contacts: ContactTable, at: float = 1.0) -> ContactTable:
+    """A search in each bucket has named nobody new."""
+    for low, _ in [bucket.range for bucket in contacts.buckets]:
+        contacts.searched(ContentKey((low + 1).to_bytes(20, "big")), at, news=False)
+    return contacts
+
+
+def key(place: int) -> ContentKey:
+    return ContentKey(place.to_bytes(20, "big"))
+
+
+def test_a_full_bucket_leaves_the_others_settled() -> None:
+    contacts = searched(table(*(FAR + i for i in range(7)), *(NEAR + i for i in range(3)), bucket=4))
+    assert contacts.settled(key(NEAR + 9), 3)
+    assert not contacts.settled(key(FAR + 9), 3)
+    assert not contacts.settled(key(NEAR + 9), 4)  # the fourth is in the full one
+
+
+def test_only_a_search_there_settles_a_bucket() -> None:
+    contacts = table(*(FAR + i for i in range(3)), *(NEAR + i for i in range(3)), bucket=4)
+    contacts.searched(key(NEAR), 1.0, news=False)
+    assert contacts.settled(key(NEAR), 3)
+    assert not contacts.settled(key(FAR), 3)
+    contacts.searched(key(FAR), 1.0, news=False)
+    assert contacts.settled(key(FAR), 6)
+    contacts.searched(key(FAR), 2.0, news=True)
+    assert not contacts.settled(key(FAR), 3)
+
+
+def test_someone_new_unsettles_where_it_belongs() -> None:
+    contacts = searched(table(*(FAR + i for i in range(2)), *(NEAR + i for i in range(3)), bucket=4))
+    contacts.heard(peer(FAR + 9), HERE, b"s", 5.0)
+    assert contacts.settled(key(NEAR), 3)
+    assert not contacts.settled(key(FAR), 2)
+    searched(contacts, at=6.0)
+    assert contacts.settled(key(FAR), 2)
+
+
+def test_whoever_knows_few_is_settled_when_it_has_looked() -> None:
+    assert not table(1, 2).settled(key(5), 8)
+    assert searched(table(1, 2)).settled(key(5), 8)
+
+
+@given(
+    st.sets(st.integers(1, (1 << 160) - 1), max_size=80), st.integers(0, (1 << 160) - 1), st.integers(1, 8)
+)
+def test_where_it_is_settled_the_nearest_met_are_known(numbers: set[int], target: int, most: int) -> None:
+    contacts = searched(table(*numbers, bucket=8))
+    if contacts.settled(key(target), most):
+        found = [n.long_id for n in contacts.find_neighbors(Node(target.to_bytes(20, "big")), most)]
+        assert found == sorted(numbers, key=lambda number: number ^ target)[:most]
 
 
 def test_round_trips_follow_the_rfc() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from p2pdist.records import PeerId
 from p2pdist.swarm import events as ev
 from p2pdist.swarm.geometry import MIN_PIECE, Geometry
@@ -115,12 +117,23 @@ def test_what_a_neighbour_holds_is_asked_of_it_and_never_claimed() -> None:
     assert not upstream(commands)
 
 
-def test_at_most_per_peer_requests_go_to_one_neighbour() -> None:
+def test_at_most_per_peer_requests_go_to_one_complete_neighbour() -> None:
     plan = planner(per_peer=2)
-    plan.handle(joined(ANN, *range(7)), 0.0)
-    plan.handle(joined(BOB, *range(7)), 0.0)
+    plan.handle(joined(ANN, complete=True), 0.0)
+    plan.handle(joined(BOB, complete=True), 0.0)
     whom = [who for who, _ in asked(plan.handle(TICK, 0.0))]
     assert sorted(whom) == sorted([ANN, ANN, BOB, BOB])
+
+
+def test_at_most_relayed_requests_go_to_the_neighbour_behind() -> None:
+    plan = planner(relayed=3, rank_delay=9.0)
+    plan.handle(joined(ANN, *range(7)), 0.0)
+    plan.handle(joined(BOB, *range(7)), 0.0)
+    first = asked(plan.handle(TICK, 0.0))
+    assert [who for who, _ in first] == [BOB] * 3
+    ((who, fourth),) = asked(plan.handle(ev.PieceHeld(first[0][1]), 0.1))
+    assert who == BOB
+    assert fourth not in {piece for _, piece in first}
 
 
 def test_a_claimed_piece_is_asked_of_its_claimer_at_once() -> None:
@@ -141,15 +154,14 @@ def test_a_near_neighbour_is_preferred() -> None:
 
 
 def test_a_member_that_leaves_has_its_requests_dropped_and_asked_elsewhere() -> None:
-    plan = planner(pieces=2)
+    plan = planner(pieces=2, rank_delay=9.0)
     plan.handle(joined(ANN, 0), 0.0)
     plan.handle(joined(BOB), 0.0)
-    plan.handle(TICK, 0.0)
+    assert asked(plan.handle(TICK, 0.0)) == [(BOB, 0)]  # on the way to it from Ann
     plan.handle(ev.MemberHas(BOB, (0,)), 0.1)
-    commands = plan.handle(ev.MemberLeft(ANN), 0.2)
-    assert ev.Drop(0, ANN) in commands
-    assert (BOB, 0) in asked(commands)
-    assert plan.members == {BOB}
+    commands = plan.handle(ev.MemberLeft(BOB), 0.2)
+    assert commands == [ev.Drop(0, BOB), ev.AskPeer(ANN, 0)]
+    assert plan.members == {ANN}
 
 
 def test_a_member_that_comes_back_holds_only_what_it_says_now() -> None:
@@ -254,19 +266,6 @@ def test_a_piece_is_asked_of_the_neighbour_in_the_ring_before_that_has_it() -> N
     assert asked(plan.handle(failed, 3.0)) == [(BOB, 5)]  # stepped over
     failed = ev.RequestFailed(5, BOB, ev.Failure.MISSING)
     assert asked(plan.handle(failed, 3.1)) == [(ANN, 5)]  # its fetcher
-
-
-def test_a_neighbour_that_has_what_it_does_not_deliver_is_stepped_over() -> None:
-    plan = planner(pieces=8, rank_delay=9.0, lag=0.5, late=2)
-    for who in (ANN, BOB, CAT):
-        plan.handle(joined(who), 0.0)
-    plan.handle(TICK, 0.0)
-    assert asked(plan.handle(ev.MemberClaims(ANN, (4, 5)), 0.1)) == [(CAT, 4), (CAT, 5)]
-    for who in (ANN, BOB, CAT):
-        plan.handle(ev.MemberHas(who, (4, 5)), 0.2)
-    assert asked(plan.handle(TICK, 0.5)) == []
-    assert sorted(asked(plan.handle(TICK, 0.75))) == [(BOB, 4), (BOB, 5)]
-    assert asked(plan.handle(ev.MemberClaims(ANN, (6,)), 0.8)) == [(BOB, 6)]
 
 
 def test_who_passed_on_false_bytes_is_left_alone_for_a_while() -> None:
@@ -489,6 +488,187 @@ def test_without_eagerness_only_wanted_pieces_are_fetched() -> None:
     assert upstream(plan.handle(ev.PieceHeld(5), 0.2)) == []
     plan.handle(joined(ANN, 0, 6), 0.3)
     assert asked(plan.handle(ev.Wanted((6,)), 0.4)) == [(ANN, 6)]
+
+
+# -- the ring: Cat is behind this host, then Bob, then Ann --
+
+
+def in_a_ring(pieces: int = 64, **settings: object) -> Planner:
+    plan = planner(pieces=pieces, rank_delay=9.0, **settings)
+    for who in (ANN, BOB, CAT):
+        plan.handle(joined(who), 0.0)
+    plan.handle(TICK, 0.0)
+    return plan
+
+
+def test_a_piece_comes_from_the_nearest_behind_whether_it_has_it_or_not() -> None:
+    plan = in_a_ring()
+    assert asked(plan.handle(ev.MemberHas(ANN, (5,)), 0.1)) == [(CAT, 5)]
+    assert asked(plan.handle(ev.MemberHas(BOB, (6,)), 0.2)) == [(CAT, 6)]
+    assert asked(plan.handle(ev.MemberHas(CAT, (7,)), 0.3)) == [(CAT, 7)]
+    assert plan.handle(ev.MemberHas(CAT, (5,)), 0.4) == []
+
+
+def test_a_piece_that_waits_keeps_out_none_that_could_come() -> None:
+    plan = in_a_ring(flights=2, waiting=3)
+    assert asked(plan.handle(ev.MemberClaims(ANN, (10, 11, 12, 13)), 0.1)) == [
+        (CAT, piece) for piece in (10, 11, 12, 13)
+    ]
+    assert asked(plan.handle(ev.MemberHas(CAT, (20, 21)), 0.2)) == [(CAT, 20), (CAT, 21)]
+    # now as many come as may, and as many wait
+    assert plan.handle(ev.MemberHas(CAT, (22,)), 0.3) == []
+    assert plan.handle(ev.MemberClaims(ANN, (14,)), 0.3) == []
+
+
+def test_a_piece_that_waited_takes_room_once_it_comes() -> None:
+    plan = in_a_ring(flights=2, waiting=3)
+    plan.handle(ev.MemberClaims(ANN, (10, 11)), 0.1)
+    plan.handle(ev.Progressed(10, CAT), 0.2)
+    assert asked(plan.handle(ev.MemberHas(CAT, (20, 21)), 0.3)) == [(CAT, 20)]
+    assert asked(plan.handle(ev.PieceHeld(10), 0.4)) == [(CAT, 21)]
+
+
+def test_a_piece_that_its_source_has_by_now_takes_room() -> None:
+    plan = in_a_ring(flights=2, waiting=3)
+    plan.handle(ev.MemberClaims(ANN, (10, 11)), 0.1)
+    assert plan.handle(ev.MemberHas(CAT, (10, 11)), 0.2) == []
+    assert plan.handle(ev.MemberHas(CAT, (20,)), 0.3) == []
+    assert asked(plan.handle(ev.PieceHeld(10), 0.4)) == [(CAT, 20)]
+
+
+def test_who_is_alive_otherwise_may_let_a_piece_wait_for_relay_stall() -> None:
+    plan = in_a_ring(stall=3.0, relay_stall=10.0, claim_stale=4.0)
+    plan.handle(ev.MemberClaims(ANN, (10,)), 0.0)
+    for step in range(1, 40):
+        now = 0.25 * step
+        for who in (ANN, CAT):
+            plan.handle(ev.MemberHas(who, (20 + step,)), now)
+        assert ev.Drop(10, CAT) not in plan.handle(TICK, now)
+    commands = plan.handle(TICK, 10.0)
+    assert ev.Drop(10, CAT) in commands
+    assert (BOB, 10) in asked(commands)
+
+
+def test_who_is_silent_otherwise_too_has_let_a_piece_wait_after_stall() -> None:
+    plan = in_a_ring(stall=3.0, relay_stall=10.0, claim_stale=4.0)
+    plan.handle(ev.MemberClaims(ANN, (10,)), 0.0)
+    plan.handle(ev.MemberHas(ANN, (11,)), 2.0)
+    assert ev.Drop(10, CAT) not in plan.handle(TICK, 3.0)
+    commands = plan.handle(TICK, 3.25)
+    assert ev.Drop(10, CAT) in commands
+    assert (BOB, 10) in asked(commands)
+
+
+# -- members that lag --
+
+
+def test_pieces_go_past_one_that_says_that_it_lags() -> None:
+    plan = in_a_ring()
+    plan.handle(ev.MemberClaims(ANN, (10,)), 0.1)
+    assert plan.handle(ev.MembersLag(CAT, (CAT,)), 0.2) == [ev.Drop(10, CAT), ev.AskPeer(BOB, 10)]
+    assert asked(plan.handle(ev.MemberClaims(ANN, (11,)), 0.3)) == [(BOB, 11)]
+    assert asked(plan.handle(ev.MemberHas(CAT, (12,)), 0.4)) == [(CAT, 12)]  # nobody else has it
+    assert asked(plan.handle(ev.MemberClaims(ANN, (13,)), 31.0)) == [(CAT, 13)]  # tried again
+
+
+def test_pieces_go_past_one_of_which_its_successor_says_it() -> None:
+    plan = in_a_ring()
+    plan.handle(ev.MemberClaims(ANN, (10,)), 0.1)
+    assert plan.handle(ev.MembersLag(CAT, (BOB,)), 0.2) == []  # Cat comes after Bob: believed
+    assert plan._members.table[BOB].lags_until == 30.2
+
+
+@pytest.mark.parametrize("liar", [peer(99), ANN, BOB])
+def test_the_word_of_a_stranger_or_of_one_that_does_not_come_next_counts_for_nothing(liar: PeerId) -> None:
+    plan = in_a_ring()
+    plan.handle(ev.MemberClaims(ANN, (10,)), 0.1)
+    assert plan.handle(ev.MembersLag(liar, (CAT,)), 0.2) == []
+    assert asked(plan.handle(ev.MemberClaims(ANN, (11,)), 0.3)) == [(CAT, 11)]
+
+
+def test_a_word_about_strangers_counts_for_nothing() -> None:
+    plan = in_a_ring()
+    assert plan.handle(ev.MembersLag(ANN, (peer(99), peer(98))), 0.2) == []
+    assert plan.members == {ANN, BOB, CAT}
+
+
+def test_at_most_half_of_the_members_can_be_said_to_lag() -> None:
+    plan = in_a_ring()
+    for who in (CAT, BOB, ANN):
+        plan.handle(ev.MembersLag(who, (who,)), 0.1)
+    plan.handle(ev.MembersLag(ANN, (ME, CAT, BOB)), 0.1)
+    assert [plan._members.table[who].lags_until > 0.1 for who in (CAT, BOB, ANN)] == [True, True, False]
+    assert asked(plan.handle(ev.MemberClaims(ANN, (10,)), 0.2)) == [(ANN, 10)]
+
+
+def test_only_the_member_after_this_host_may_say_that_it_lags() -> None:
+    plan = in_a_ring()
+    for who in (CAT, BOB):
+        plan.handle(ev.MembersLag(who, (ME,)), 0.1)
+    assert not plan._laggards.lags(0.1)
+    plan.handle(ev.MembersLag(ANN, (ME,)), 0.1)
+    assert plan._laggards.lags(0.1)
+    # from the end of its way round: past this host, the last to get it is the one before Bob
+    assert asked(plan.handle(ev.MemberClaims(BOB, (10,)), 0.2)) == [(ANN, 10)]
+
+
+def test_what_this_host_found_out_about_another_blob_it_holds_to_and_passes_on_once() -> None:
+    plan = in_a_ring()
+    plan.handle(ev.MemberClaims(ANN, (10,)), 0.1)
+    found = ev.MembersLag(ME, (CAT, peer(99)))
+    assert plan.handle(found, 0.2) == [ev.Drop(10, CAT), ev.Tell(lagging=(CAT,)), ev.AskPeer(BOB, 10)]
+    assert plan.handle(found, 0.3) == []
+    assert plan.handle(ev.MembersLag(ME, (ME,)), 0.4) == [ev.Tell(lagging=(ME,))]
+    assert plan.handle(ev.MembersLag(ME, (ANN,)), 0.5) == []  # not the one before this host, nor itself
+
+
+def test_who_lags_takes_no_turns_while_others_do() -> None:
+    plan = planner(pieces=8, rank_delay=0.1)
+    for who in (ANN, BOB, CAT):
+        plan.handle(joined(who), 0.0)
+    plan.handle(ev.MembersLag(ANN, (ME,)), 0.0)
+    times = [0.25 * step for step in range(20)]
+    first = next(now for now in times if claimed(plan.handle(TICK, now)))
+    assert 2 * 4 * 0.1 <= first <= 2 * 4 * 0.1 + 0.5
+
+
+def slow_cat() -> tuple[Planner, float, list[tuple[PeerId, int]]]:
+    """Cat has pieces and delivers none; until others are tried."""
+    plan, step = in_a_ring(), 0
+    plan.handle(ev.MemberClaims(ANN, tuple(range(30))), 0.0)
+    while True:
+        now = 0.25 * step
+        for who in (ANN, BOB, CAT):
+            plan.handle(ev.MemberHas(who, (2 * step, 2 * step + 1)), now)
+        commands = plan.handle(TICK, now)
+        tried = [(who, piece) for who, piece in asked(commands) if who != CAT]
+        if tried:
+            assert [ev.Drop(piece, CAT) for _, piece in tried] == [
+                c for c in commands if isinstance(c, ev.Drop)
+            ]
+            return plan, now, tried
+        assert now < 5.0
+        step += 1
+
+
+def test_a_neighbour_that_has_what_it_does_not_deliver_is_tried_and_gone_past() -> None:
+    plan, now, tried = slow_cat()
+    assert {who for who, _ in tried} < {ANN, BOB}
+    for who, piece in tried:
+        plan.handle(ev.Progressed(piece, who, 1000), now + 0.5)
+        plan.handle(ev.PieceHeld(piece), now + 0.5)
+    commands = plan.handle(TICK, now + 1.0)
+    assert ev.Tell(lagging=(CAT,)) in commands
+    assert {who for who, _ in asked(commands)} == {BOB}
+
+
+def test_a_host_that_gets_no_more_from_another_says_that_it_lags_itself() -> None:
+    plan, now, tried = slow_cat()
+    ((who, piece), *_) = tried
+    plan.handle(ev.Progressed(29, CAT, 900), now + 0.5)
+    plan.handle(ev.Progressed(piece, who, 1000), now + 0.6)
+    assert not [c for c in plan.handle(TICK, now + 1.0) if isinstance(c, ev.Tell) and c.lagging]
+    assert ev.Tell(lagging=(ME,)) in plan.handle(TICK, now + 2.25)
 
 
 # -- take-overs and divided seeds --

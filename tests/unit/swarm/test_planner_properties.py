@@ -111,6 +111,8 @@ class Swarm(RuleBasedStateMachine):
                 self.send(host, other, ev.MemberHas(host.peer, tell.have))
             if tell.release:
                 self.send(host, other, ev.MemberReleases(host.peer, tell.release))
+            if tell.lagging:
+                self.send(host, other, ev.MembersLag(host.peer, tell.lagging))
 
     def finish(self, host: Host, piece: int, source: PeerId | None) -> None:
         """A request comes to its natural end."""
@@ -206,6 +208,16 @@ class Swarm(RuleBasedStateMachine):
     @rule()
     def a_client_wants_something(self) -> None:
         self.handle(self.pick(), ev.Wanted((self.dice.randrange(self.geometry.count),)))
+
+    @rule()
+    def somebody_says_that_some_lag(self) -> None:
+        """True or not: as a slow host says it, or one that lies."""
+        liar = self.pick()
+        peers = [*self.hosts, PeerId(self.dice.randbytes(20))]
+        lagging = tuple(self.dice.sample(peers, self.dice.randint(1, min(4, len(peers)))))
+        for other in self.hosts:
+            if other != liar.peer:
+                self.send(liar, other, ev.MembersLag(liar.peer, lagging))
 
     @rule(works=st.booleans())
     def upstream_changes(self, works: bool) -> None:

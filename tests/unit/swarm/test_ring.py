@@ -1,19 +1,22 @@
-"""The ring: all members see the same circle, and along it every piece comes from its origin to each of them once."""
+"""The ring: all members see the same circle, and along it every piece comes from its holders to each of them once."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pdist.records import PeerId
-from p2pdist.swarm.members import Member
+from p2pdist.swarm.choice import Choice
+from p2pdist.swarm.division import Division
+from p2pdist.swarm.flights import Flights
+from p2pdist.swarm.laggards import Laggards
+from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import seed_of
-from p2pdist.swarm.ring import ONE_WAY, Ring
+from p2pdist.swarm.ring import Ring
+from p2pdist.swarm.settings import PlannerSettings
 
 ZONES = ("", "east", "west")
 
@@ -33,7 +36,7 @@ def rings(members: list[Member]) -> dict[Member, Ring]:
 
 
 @st.composite
-def circles(draw: st.DrawFn, least: int = 2, most: int = 2 * ONE_WAY + 5) -> list[Member]:
+def circles(draw: st.DrawFn, least: int = 2, most: int = 37) -> list[Member]:
     numbers = draw(st.lists(st.integers(0, 2**60), min_size=least, max_size=most, unique=True))
     return [member(number, draw(st.sampled_from(ZONES))) for number in numbers]
 
@@ -45,26 +48,30 @@ def in_order(members: list[Member]) -> list[Member]:
 def test_a_lone_host_has_every_turn_and_nobody_to_ask() -> None:
     ring = Ring(("", 1))
     assert [ring.turn(piece) for piece in range(5)] == [0] * 5
-    assert list(ring.toward(member(1))) == []
+    assert list(ring.behind()) == list(ring.ahead(None)) == []
 
 
-def test_who_is_not_in_the_circle_gives_nothing() -> None:
+def test_who_is_not_in_the_circle_stands_before_and_after_nobody() -> None:
     members = [member(number) for number in range(4)]
     ring = rings(members)[members[0]]
-    assert list(ring.toward(member(99))) == []
-    assert list(ring.toward(members[0])) == []  # this host itself
+    for other in (member(99), members[0]):  # this host itself is None
+        assert list(ring.ahead(other)) == list(ring.before(other)) == []
 
 
 def test_a_circle_is_rebuilt_when_members_go() -> None:
     members = in_order([member(number) for number in range(4)])
     ring = Ring(members[3].place)
     ring.stand(members[:3])
-    assert list(ring.toward(members[0])) == [members[2], members[1], members[0]]
+    assert list(ring.behind()) == [members[2], members[1], members[0]]
+    assert list(ring.ahead(members[1])) == [members[2], None, members[0]]
+    assert list(ring.before(members[1])) == [members[0], None, members[2]]
+    assert list(ring.ahead(None)) == members[:3]
     ring.stand([members[0], members[1]])
-    assert list(ring.toward(members[0])) == [members[1], members[0]]
-    assert list(ring.toward(members[2])) == []
+    assert list(ring.behind()) == [members[1], members[0]]
+    assert list(ring.ahead(members[2])) == []
     ring.stand([])
-    assert list(ring.toward(members[0])) == []
+    assert list(ring.behind()) == []
+    assert len(ring) == 1
 
 
 @given(circles())
@@ -73,10 +80,25 @@ def test_the_members_of_a_zone_stand_together(members: list[Member]) -> None:
     views, circle = rings(members), in_order(members)
     after = dict(zip(circle, circle[1:] + circle[:1], strict=True))
     for before, own in after.items():
-        assert next(views[own].toward(before)) is before
+        assert next(views[own].behind()) is before
     changes = sum(one.zone != other.zone for one, other in after.items())
     zones = len({each.zone for each in members})
     assert changes == (zones if zones > 1 else 0)
+
+
+@given(circles())
+def test_all_see_the_same_circle(members: list[Member]) -> None:
+    circle = in_order(members)
+    for own, ring in rings(members).items():
+        at = circle.index(own)
+        others = circle[at + 1 :] + circle[:at]
+        assert list(ring.ahead(None)) == others
+        assert list(ring.behind()) == others[::-1]
+        for other in others:
+            seen = [own if each is None else each for each in ring.ahead(other)]
+            start = circle.index(other)
+            assert seen == circle[start + 1 :] + circle[:start]
+            assert [own if each is None else each for each in ring.before(other)] == seen[::-1]
 
 
 @given(circles(), st.integers(0, 1000))
@@ -93,54 +115,119 @@ def test_turns_go_round_the_circle(members: list[Member], piece: int) -> None:
     assert circle[(circle.index(first[0]) + 1) % len(circle)] is first[1]
 
 
-@given(circles(), st.integers(0, 100))
-def test_a_piece_reaches_every_member_and_goes_in_no_circle(members: list[Member], index: int) -> None:
-    views, origin = rings(members), members[index % len(members)]
-    most = len(members) - 1 if len(members) <= ONE_WAY else len(members) // 2
-    for start in members:
-        at, hops = start, 0
-        while at is not origin:
-            at, hops = next(views[at].toward(origin)), hops + 1
-            assert hops <= most
+# -- whom each member asks --
+
+PIECE = 0
+NOW = 10.0
 
 
-@given(circles(), st.integers(0, 100))
-def test_those_who_are_asked_end_with_the_origin_and_come_once(members: list[Member], index: int) -> None:
-    views, origin = rings(members), members[index % len(members)]
-    for own, ring in views.items():
-        path = list(ring.toward(origin))
-        assert len(set(path)) == len(path)
-        assert own not in path
-        if own is not origin:
-            assert path[-1] is origin
+def sources(
+    members: list[Member], holders: set[Member], lagging: set[Member], **settings: int
+) -> dict[Member, Member | None]:
+    """Whom each that lacks the piece asks for it first, when all know the same of each other."""
+    found: dict[Member, Member | None] = {}
+    for own in members:
+        if own in holders:
+            continue
+        numbers = PlannerSettings(**settings)  # type: ignore[arg-type]
+        held: set[int] = set()
+        table, flights, ring = Members(8, held), Flights(numbers.flights), Ring(own.place)
+        known = {table.add(each.peer, True, each.zone, 0.0): each for each in members if each is not own}
+        for other, each in known.items():
+            other.lags_until = NOW + 1 if each in lagging else 0.0
+            if each in holders:
+                table.claim(other, PIECE, 1.0, 0.0)
+                table.learn(other, (PIECE,))
+        ring.stand(list(known))
+        laggards = Laggards(1, table, flights, ring, numbers)
+        laggards.own_until = NOW + 1 if own in lagging else 0.0
+        division = Division(own.seed, numbers, 0.0)
+        choice = Choice(8, own.seed, held, table, flights, division, ring, laggards, numbers)
+        asked = choice.best_source(PIECE, NOW)
+        found[own] = known[asked] if asked is not None else None
+    return found
 
 
-@given(circles(), st.integers(0, 100))
-def test_stepping_over_a_member_leads_where_it_would_have_asked(members: list[Member], index: int) -> None:
-    views, origin = rings(members), members[index % len(members)]
-    for own, ring in views.items():
-        path = list(ring.toward(origin))
-        assert all(next(views[one].toward(origin)) is other for one, other in pairwise(path)), own
+@st.composite
+def spread(draw: st.DrawFn, *, lag: bool) -> tuple[list[Member], set[Member], set[Member]]:
+    """Members, who of them has the piece, and who lags: never more than half."""
+    members = draw(circles(least=3, most=16))
+    holders = draw(st.sets(st.sampled_from(members), min_size=1, max_size=len(members) - 1))
+    most = len(members) // 2 if lag else 0
+    return members, holders, draw(st.sets(st.sampled_from(members), max_size=most))
 
 
-@given(circles(), st.integers(0, 100))
-def test_no_member_gives_a_piece_to_more_than_its_neighbours(members: list[Member], index: int) -> None:
-    """One way: each member but the last gives it to one; both ways: the origin to two."""
-    views, origin = rings(members), members[index % len(members)]
-    given_by = Counter(next(views[own].toward(origin)) for own in members if own is not origin)
-    one_way = len(members) <= ONE_WAY
-    assert all(count == 1 for giver, count in given_by.items() if giver is not origin)
-    assert given_by[origin] == (1 if one_way or len(members) == 2 else 2)
+def hops(asked: dict[Member, Member | None], start: Member) -> list[Member]:
+    """The way on which the piece comes to a member, backwards from it to a holder."""
+    way = [start]
+    while way[-1] in asked:
+        source = asked[way[-1]]
+        assert source is not None, "nobody to ask"
+        assert source not in way, "in a circle"
+        way.append(source)
+    return way
 
 
-@given(circles(most=ONE_WAY))
-def test_one_way_a_member_has_the_same_predecessor_whatever_the_origin(members: list[Member]) -> None:
-    for own, ring in rings(members).items():
-        assert len({next(ring.toward(origin)) for origin in members if origin is not own}) == 1
+@given(spread(lag=False))
+def test_a_piece_goes_one_way_round_and_each_passes_it_to_one(
+    case: tuple[list[Member], set[Member], set[Member]],
+) -> None:
+    members, holders, lagging = case
+    circle, asked = in_order(members), sources(members, holders, lagging)
+    for own, source in asked.items():
+        assert source is circle[circle.index(own) - 1]
+    assert all(times == 1 for times in Counter(asked.values()).values())
+    for own in asked:
+        assert hops(asked, own)[-1] in holders
 
 
-@pytest.mark.parametrize(("count", "sources"), [(ONE_WAY, 1), (ONE_WAY + 1, 2)])
-def test_the_ring_goes_both_ways_from_a_size_on(count: int, sources: int) -> None:
-    members = [member(number) for number in range(count)]
-    own, *others = members
-    assert len({next(rings(members)[own].toward(origin)) for origin in others}) == sources
+@given(spread(lag=True))
+def test_a_piece_reaches_every_member_past_those_that_lag(
+    case: tuple[list[Member], set[Member], set[Member]],
+) -> None:
+    members, holders, lagging = case
+    asked = sources(members, holders, lagging)
+    for own in asked:
+        way = hops(asked, own)
+        assert way[-1] in holders
+        assert not set(way[1:-1]) & lagging, "one that lags passes nothing on"
+    if holders - lagging:
+        assert not {asked[own] for own in asked if own not in lagging} & lagging
+
+
+@given(spread(lag=True))
+def test_those_that_keep_up_are_each_asked_by_one_other_that_does(
+    case: tuple[list[Member], set[Member], set[Member]],
+) -> None:
+    members, holders, lagging = case
+    asked = sources(members, holders, lagging)
+    of_each = Counter(asked[own] for own in asked if own not in lagging)
+    assert all(times == 1 for source, times in of_each.items() if source not in lagging)
+
+
+def test_two_holders_that_lag_send_nobody_in_a_circle() -> None:
+    circle = in_order([member(number) for number in range(6)])
+    slow = {circle[1], circle[4]}
+    asked = sources(circle, slow, slow)
+    assert asked == {
+        circle[0]: circle[5],
+        circle[2]: circle[1],
+        circle[3]: circle[2],
+        circle[5]: circle[4],
+    }
+
+
+def test_who_lags_takes_a_piece_from_the_end_of_its_way() -> None:
+    circle = in_order([member(number) for number in range(6)])
+    asked = sources(circle, {circle[1]}, {circle[3]})
+    assert asked[circle[4]] is circle[2]
+    assert asked[circle[3]] is circle[0]  # the last to get it
+    asked = sources(circle, {circle[1]}, {circle[0], circle[3]})
+    assert asked[circle[3]] is asked[circle[0]] is circle[5]
+
+
+def test_who_lags_asks_one_of_several_that_have_the_piece() -> None:
+    circle = in_order([member(number) for number in range(6)])
+    asked = sources(circle, {circle[1], circle[2]}, {circle[4]})
+    assert asked[circle[4]] in {circle[1], circle[2]}
+    assert asked[circle[5]] is circle[3]

@@ -56,3 +56,18 @@ def test_the_truth_is_not_replaced_by_what_a_peer_sends_later() -> None:
     said.arrived(0, TRUE, from_upstream=True)
     said.arrived(0, FALSE, from_upstream=False)
     assert said.digest(0) == TRUE
+
+
+def test_what_upstream_set_right_after_it_may_have_been_passed_on_is_not_attested() -> None:
+    """Its digest is not that of the bytes which others got from here meanwhile."""
+    said = Attestations()
+    said.arrived(0, FALSE, from_upstream=False)
+    said.arrived(0, TRUE, from_upstream=True)
+    said.arrived(1, TRUE, from_upstream=False)
+    said.arrived(1, TRUE, from_upstream=True)  # it was right all along
+    assert said.is_true(0)
+    assert said.first_hand(0) == HEARSAY
+    assert said.first_hand(1) == TRUE
+    assert said.known == ((1, TRUE),)
+    said.arrived(0, TRUE, from_upstream=True)
+    assert said.first_hand(0) == HEARSAY

@@ -331,12 +331,72 @@ async def test_a_client_that_waits_long_is_shown_that_the_body_is_alive() -> Non
     anna = await world.peer("anna", data, gate_at=200 * KIB)
     async with world.agent() as agent, reading(agent, digest) as slow:
         span = await slow.take()
-        assert span.length == HOLD
-        assert slow.client.data == data[:HOLD]  # from upstream: a peer's bytes are not proven
+        assert (
+            span.length == TransferPolicy().slice == 16 * KIB
+        )  # little: every host of a slow swarm asks for it
+        assert slow.client.data == data[: 16 * KIB]  # from upstream: a peer's bytes are not proven
         anna.gate.set()
         await slow.take_rest()
     assert slow.client.data == data
     assert slow.client.moved["upstream"] == world.upstream.sent
+
+
+async def test_a_client_that_goes_on_waiting_is_shown_another_slice_each_time() -> None:
+    world = World(policy=TransferPolicy(patience=0.0, slice=1000))
+    data = blob()
+    digest = world.has(data)
+    anna = await world.peer("anna", data, gate_at=200 * KIB)
+    async with world.agent() as agent, reading(agent, digest) as slow:
+        for _ in range(3):
+            assert (await slow.take()).length == 1000
+        asked = [(request.offset, request.length) for request in world.upstream.asked("blob")]
+        assert asked[:3] == [(0, 1000), (1000, 1000), (2000, 1000)]
+        assert slow.client.data == data[:3000]
+        anna.gate.set()
+        await slow.take_rest()
+    assert slow.client.data == data
+
+
+async def test_a_slice_that_failed_is_asked_for_again_after_the_next_patience() -> None:
+    """Upstream may be back long before the peers are done, and the client gone by then."""
+    world = World(policy=TransferPolicy(patience=0.0))
+    data = blob()
+    digest = world.has(data)
+    world.upstream.down = True
+    anna = await world.peer("anna", data, gate_at=200 * KIB)
+    async with world.agent() as agent, reading(agent, digest) as slow:
+        waiting = asyncio.ensure_future(slow.take())
+        await until(lambda: len(world.upstream.asked("blob")) >= 3)
+        assert not waiting.done()
+        world.upstream.down = False
+        assert (await waiting).length == 16 * KIB
+        assert not anna.gate.is_set()
+        assert slow.client.data == data[: 16 * KIB]
+        anna.gate.set()
+        await slow.take_rest()
+    assert slow.client.data == data
+
+
+async def test_of_the_last_byte_no_slice_is_asked() -> None:
+    """It is given only when the digest holds."""
+    world = World(policy=TransferPolicy(patience=0.0, slice=SIZE))
+    data = blob()
+    digest = world.has(data)
+    anna = await world.peer("anna", data, gate_at=200 * KIB)
+    async with world.agent() as agent, reading(agent, digest) as slow:
+        while len(slow.client.data) < SIZE - 1:
+            await slow.take()
+        asked = len(world.upstream.asked("blob"))
+        assert all(r.offset + (r.length or SIZE) < SIZE for r in world.upstream.asked("blob"))
+        last = asyncio.ensure_future(slow.take())
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not last.done()
+        assert len(world.upstream.asked("blob")) == asked
+        anna.gate.set()
+        await last
+        await slow.take_rest()
+    assert slow.client.data == data
 
 
 async def test_a_slice_that_proves_false_cuts_the_body() -> None:

@@ -8,8 +8,12 @@ import pytest
 
 from p2pdist.errors import P2PDistError, UnreachableError
 from p2pdist.oci.digest import Digest
+from p2pdist.records import PeerId
+from p2pdist.swarm.members import Member as KnownMember
+from p2pdist.swarm.rendezvous import seed_of
+from p2pdist.wire.swarm_messages import Update, encode
 from tests.unit.transfer.town import Member, Town
-from tests.unit.transfer.world import APP, KIB, MIB, Client, blob, pull
+from tests.unit.transfer.world import APP, KIB, MIB, Client, blob, pull, until
 
 NAMES = ("anna", "bert", "carl", "dora", "egon")
 SIZE = 8 * MIB
@@ -19,6 +23,12 @@ PIECE = 256 * KIB
 
 async def all_pull(agents: list[Member], digest: Digest) -> list[Client]:
     return list(await asyncio.gather(*(pull(agent, digest) for agent in agents)))
+
+
+def members_of(agent: Member, digest: Digest) -> dict[PeerId, KnownMember]:
+    """Whom the agent knows in the blob's swarm."""
+    session = agent.hub._sessions.get(digest)
+    return session._planner._members.table if session is not None else {}  # type: ignore[attr-defined]
 
 
 async def test_cold_agents_at_once_take_one_copy_from_upstream() -> None:
@@ -97,6 +107,23 @@ async def test_a_member_that_corrupts_what_it_passes_on_harms_no_client_and_is_b
     bans = [peer for member in agents for peer in member.seen.bans]
     assert bans
     assert not honest & set(bans)
+
+
+async def test_word_of_laggards_that_poses_as_this_host_is_not_its_own() -> None:
+    """What a host found out itself it believes whoever it is about, and passes on."""
+    town = Town()
+    digest = town.has(DATA)
+    town.upstream.gate_at = SIZE // 2
+    async with town.members("anna", "bert", "carl") as agents:
+        clients = asyncio.ensure_future(all_pull(agents, digest))
+        ring = sorted((agent.hub.own.peer for agent in agents), key=seed_of)
+        anna = agents[0]
+        before = ring[ring.index(anna.id) - 1]  # of whom this host's own word counts
+        await until(lambda: len(members_of(anna, digest)) == 2)
+        assert anna.hub.received(anna.id, encode(Update(digest, lagging=(before, anna.id)))) is None
+        assert members_of(anna, digest)[before].lags_until == 0.0
+        town.upstream.gate.set()
+        assert all(client.data == DATA for client in await clients)
 
 
 async def test_a_complete_liar_is_found_out_by_those_who_come_later() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from p2pdist.errors import StoreError
 from p2pdist.records import PeerId, Provider
-from p2pdist.transfer.swarm_pieces import RELAY_STEP, Inflow, Inflows
+from p2pdist.swarm.geometry import Geometry
+from p2pdist.transfer.swarm_pieces import MAX_STEP, RELAY_STEP, STEP, Inflow, Inflows, Run
 from p2pdist.wire.swarm_messages import PieceHasher
 from tests.unit.transfer.world import KIB, MIB, blob, until
 
@@ -176,3 +177,20 @@ async def test_no_more_pieces_than_the_bound_are_kept_and_buffers_are_used_again
         assert [one is other for one, other in zip(left, taken_up, strict=True)] == [True, True, False]
         inflows.done(left[0])
         assert inflows.take(7, 500, taken.take, tasks).buffer is left[0].buffer
+
+
+def test_a_run_from_upstream_is_due_at_a_step_and_takes_more_when_more_comes_at_once() -> None:
+    run = Run(Geometry.of(64 << 20), (0, 1))
+    size = Geometry.of(64 << 20).piece
+    few = memoryview(bytes(STEP - 1))
+    run.gather(few)
+    assert not run.is_due()
+    run.gather(memoryview(b"x"))
+    assert run.is_due()
+    assert bytes(run.step()) == bytes(few) + b"x"
+    assert not run.is_due()
+    assert run.room() == min(size, MAX_STEP)
+    run.gather(memoryview(bytes(run.room())))
+    assert run.room() == 0
+    assert run.is_due()
+    assert len(run.step()) == min(size, MAX_STEP)

@@ -121,7 +121,9 @@ class Member(Agent):
     async def _read_mail(self) -> None:
         while True:
             sender, frame = await self.inbox.get()
-            await self.hub.received(sender, frame)
+            work = self.hub.received(sender, frame)
+            if work is not None:
+                await work
 
     async def kill(self) -> None:
         """Gone, as after kill -9: no farewell, and its records stay."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
+from p2pdist.records import MAX_ENDPOINTS
 from p2pdist.wire import codec
 from p2pdist.wire.records import ContentKey, Endpoint, PeerId, Provider, TagRecord
 
@@ -77,6 +78,21 @@ def test_a_longer_array_of_a_later_version_is_read() -> None:
     provider = Provider(PeerId(bytes(20)), (), "", True)
     later = codec.pack((provider.peer.raw, [], "", True, "news", 7))
     assert codec.decode_provider(later) == provider
+
+
+def test_an_address_of_a_later_form_does_not_spoil_the_others() -> None:
+    known = Endpoint("10.0.0.1", 5051)
+    later = codec.pack((bytes(20), [codec.encode_endpoint(known), b"\x07" * 10, 5], "", True))
+    assert codec.decode_provider(later) == Provider(PeerId(bytes(20)), (known,), "", True)
+
+
+def test_a_provider_of_which_no_address_is_understood_has_none() -> None:
+    assert codec.decode_provider(codec.pack((bytes(20), [b"\x07" * 10], "", True))).endpoints == ()
+
+
+def test_too_many_addresses_are_refused_before_they_are_read() -> None:
+    with pytest.raises(InvalidInputError):
+        codec.decode_provider(codec.pack((bytes(20), [b""] * (MAX_ENDPOINTS + 1), "", True)))
 
 
 DECODERS = [

@@ -81,11 +81,22 @@ def test_a_status_with_a_bad_field(change: dict[str, object]) -> None:
         ["ab" * 20, "h", 0],
         ["zz" * 20, "h", 1],
         ["ab" * 20, "h", "1"],
+        ["ab" * 20, "h", True],
     ],
 )
-def test_a_member_that_is_none(row: object) -> None:
+def test_a_member_that_is_none_is_left_out(row: object) -> None:
+    good = [MEMBER.peer.hex, MEMBER.endpoint.host, MEMBER.endpoint.port]
+    assert parse_members(json.dumps({"members": [row, good]}).encode()) == [MEMBER]
+
+
+def test_a_member_with_more_fields_of_a_later_version_is_read() -> None:
+    row = [MEMBER.peer.hex, MEMBER.endpoint.host, MEMBER.endpoint.port, "a later field"]
+    assert parse_members(json.dumps({"members": [row]}).encode()) == [MEMBER]
+
+
+def test_too_many_members_are_refused_before_they_are_read() -> None:
     with pytest.raises(InvalidInputError):
-        parse_members(json.dumps({"members": [row]}).encode())
+        parse_members(json.dumps({"members": [1] * (MAX_MEMBERS + 1)}).encode())
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b"{}" + b" " * MAX_BODY])

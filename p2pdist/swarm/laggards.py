@@ -1,0 +1,190 @@
+"""Which members cannot keep up with the ring, so that pieces go past them.
+
+In a ring everyone behind a slow member waits. Rules:
+- A host that gets much less than its predecessor in the ring, though that has pieces it was asked for, does not know
+  whose link is to blame. So it asks one other for a few of these pieces (a trial). Where that brings much more, the
+  predecessor lags; otherwise this host does.
+- It says so to all. What a member says of itself counts, and what the one after it in the ring says of it; and never of
+  more than half of the members.
+- Who lags takes pieces from the end of their way round, passes none on, and takes no turns at upstream while others do.
+  After a while it is tried again.
+
+Counts are pieces or steps, times seconds. Bounded by the members and a window of ticks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from p2pdist.swarm.flights import Flights
+from p2pdist.swarm.members import Member, Members
+from p2pdist.swarm.ring import Ring
+from p2pdist.swarm.settings import PlannerSettings
+
+_OWED = 3
+_GAINED = 6
+_LITTLE = 1 / 2
+_LEAST = 1 / 3
+_BETTER = 3
+_TRIED = 4
+_TRIAL = 0.75
+_LONGEST_TRIAL = 2.0
+
+
+@dataclass(slots=True)
+class _Trial:
+    """``pieces`` are asked of another than ``member``; ``other`` and ``own``: bytes that came of that one, and of the
+    member until the last of those."""
+
+    member: Member
+    since: float
+    pieces: set[int]
+    other: int = 0
+    own: int = 0
+    later: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Who lags; None is this host."""
+
+    member: Member | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Ask ``other`` for pieces that ``member`` was asked for."""
+
+    member: Member
+    other: Member
+    pieces: tuple[int, ...]
+
+
+class Laggards:
+    """See the module's rules. ``piece`` is the size of one in bytes."""
+
+    def __init__(
+        self, piece: int, members: Members, flights: Flights, ring: Ring, settings: PlannerSettings
+    ) -> None:
+        self._piece = piece
+        self._received = 0
+        self._members = members
+        self._flights = flights
+        self._ring = ring
+        self._settings = settings
+        self._window: deque[tuple[float, float, int]] = deque()
+        self._before: Member | None = None
+        self._trial: _Trial | None = None
+        self._quiet_until = 0.0
+        self.own_until = 0.0
+
+    def lags(self, now: float) -> bool:
+        """Whether this host does."""
+        return self.own_until > now
+
+    def progressed(self, piece: int, member: Member | None, size: int) -> None:
+        """Bytes of a piece came from a member, or (None) from upstream."""
+        self._received += size
+        trial = self._trial
+        if trial is None:
+            return
+        if member is trial.member:
+            trial.later += size
+        elif piece in trial.pieces:
+            trial.other += size
+            trial.own += trial.later
+            trial.later = 0
+
+    def look(self, now: float) -> Trial | None:
+        """Compare this host with its predecessor; the trial to make, if there is a reason for one."""
+        before = self._predecessor(now)
+        if before is not self._before:
+            self._before, self._trial = before, None
+            self._window.clear()
+        if before is None:
+            return None
+        self._window.append((now, self._received / self._piece, len(before.have)))
+        span = self._settings.lag_window * max(1.0, len(self._members.table) / 8)
+        while now - self._window[0][0] > span:
+            self._window.popleft()
+        if self._trial is not None or now < self._quiet_until or now - self._window[0][0] < 0.8 * span:
+            return None
+        owed = self._owed(before, now) if before.complete or self._gets(_LITTLE) else []
+        other = self._other(owed, before, now)
+        if len(owed) < _OWED or other is None:
+            return None
+        pieces = tuple(piece for piece in owed if self._members.has(other, piece))[-_TRIED:]
+        self._trial = _Trial(before, now, set(pieces))
+        return Trial(before, other, pieces)
+
+    def _other(self, owed: list[int], before: Member, now: float) -> Member | None:
+        """Who has most of what is owed, and is not in the way itself."""
+        having = [
+            (sum(self._members.has(member, piece) for piece in owed), -member.load, member.seed, member)
+            for member in self._members.table.values()
+            if member is not before and max(member.lags_until, member.quiet_until) <= now
+        ]
+        most = max(having, key=lambda each: each[:3], default=None)
+        return most[3] if most is not None and most[0] else None
+
+    def judge(self, now: float) -> Verdict | None:
+        """How a trial ended; None while there is nothing to say."""
+        trial = self._trial
+        if trial is None:
+            return None
+        took = now - trial.since
+        over = took >= _TRIAL and trial.pieces.isdisjoint(self._flights.pieces)
+        over = over or took >= _LONGEST_TRIAL
+        if not over:
+            return None
+        self._trial, self._quiet_until = None, now + self._settings.lag_pause / 4
+        if trial.other > _BETTER * trial.own:
+            return Verdict(trial.member)
+        return Verdict(None) if self._gets(_LEAST) else None
+
+    def note(self, member: Member | None, now: float, *, said_by: Member | None) -> bool:
+        """``said_by`` (None: this host) says that ``member`` (None: this host) lags; whether that counts."""
+        if (self.own_until if member is None else member.lags_until) > now:
+            return False
+        if said_by is not member and self._after(member, now) is not said_by:
+            return False
+        lagging = sum(other.lags_until > now for other in self._members.table.values()) + self.lags(now)
+        if 2 * (lagging + 1) > len(self._ring):
+            return False
+        until = now + self._settings.lag_pause
+        if member is None:
+            self.own_until = until
+        else:
+            member.lags_until = until
+        return True
+
+    def _predecessor(self, now: float) -> Member | None:
+        if self.lags(now) or len(self._ring) < 3:
+            return None
+        return next((member for member in self._ring.behind() if member.lags_until <= now), None)
+
+    def _after(self, member: Member | None, now: float) -> Member | None:
+        """Who comes after a member (None: after this host) in the ring; None for this host."""
+        for other in self._ring.ahead(member):
+            if other is None and not self.lags(now):
+                return None
+            if other is not None and other.lags_until <= now:
+                return other
+        return member
+
+    def _gets(self, part: float) -> bool:
+        """Whether this host gets no more than so large a part of what its predecessor gets."""
+        _, mine, theirs = self._window[0]
+        _, mine_now, theirs_now = self._window[-1]
+        gained = theirs_now - theirs
+        return gained >= _GAINED and mine_now - mine < part * gained
+
+    def _owed(self, member: Member, now: float) -> list[int]:
+        """What the member has had, and was asked for, for a while."""
+        limit = now - self._settings.lag
+        return [
+            piece
+            for piece in self._flights.from_member(member)
+            if self._members.has(member, piece) and not self._flights.began(piece, member, limit)
+        ]
