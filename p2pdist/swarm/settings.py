@@ -36,8 +36,8 @@ class PlannerSettings:
     spread_to: float = 0.5
     head_start: float = 0.5
     open_claims: int = 5
-    more_claims: int = 6
-    most_claims: int = 8
+    more_claims: int = 16
+    most_claims: int = 7
     race: float = 1.0
     rival: float = 5.0
     fan_out: int = 16
