@@ -9,7 +9,7 @@ In a ring everyone behind a slow member waits. Rules:
 - Who lags takes pieces from the end of their way round, passes none on, and takes no turns at upstream while others do.
   After a while it is tried again.
 
-Counts are pieces or steps, times seconds. Bounded by the members and a window of ticks.
+Counts are pieces, sizes bytes, times seconds. Bounded by the members and a window of ticks.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Laggards:
             return
         if member is trial.member:
             trial.later += size
-        elif piece in trial.pieces:
+        elif member is not None and piece in trial.pieces:
             trial.other += size
             trial.own += trial.later
             trial.later = 0

@@ -217,6 +217,14 @@ def test_other_bytes_of_the_one_that_is_tried_do_not_count() -> None:
     assert host.laggards.judge(host.now + 2.0) == Verdict(None)
 
 
+def test_what_upstream_brings_of_the_pieces_tried_does_not_count() -> None:
+    host = Host()
+    trial = host.starve()
+    host.laggards.progressed(trial.pieces[0], None, 1000)
+    host.laggards.progressed(50, trial.member, 1)
+    assert host.laggards.judge(host.now + 2.0) == Verdict(None)
+
+
 def test_who_caught_up_meanwhile_is_not_slow() -> None:
     host = Host()
     trial = host.starve()
