@@ -23,15 +23,16 @@ from typing import Protocol, cast
 
 from aiohttp import web
 
-from p2pdist.api.peer_gate import CREDENTIALS, PEER_HEADER
+from p2pdist.api.peer_gate import CREDENTIALS
 from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, writable
+from p2pdist.api.switching import welcome
 from p2pdist.clock import Clock
 from p2pdist.errors import InvalidInputError, P2PDistError
 from p2pdist.oci.digest import Digest
 from p2pdist.records import PeerId
 from p2pdist.store.port import BlobReader, Store
 from p2pdist.wire.flow_frames import DATA, HEAD, REFUSED, Cancel, Requests, Want, decode_request
-from p2pdist.wire.http_auth import MAC_HEADER, Credentials, FrameSeal, HttpAuth
+from p2pdist.wire.http_auth import Credentials, FrameSeal, HttpAuth
 
 logger = logging.getLogger(__name__)
 
@@ -148,19 +149,13 @@ class FlowDoor:
         transport.set_protocol(flow)
         self._flows[credentials.peer] += 1
         try:
-            await flow.run(self._welcome(credentials))
+            await flow.run(welcome(self._auth, credentials, "p2pdist-flow"))
         finally:
             self._flows[credentials.peer] -= 1
             if not self._flows[credentials.peer]:
                 del self._flows[credentials.peer]
             transport.abort()
         return web.Response(status=400, body=b"over\n")  # the connection is gone: nobody gets this
-
-    def _welcome(self, credentials: Credentials) -> bytes:
-        headers = {"Connection": "Upgrade", "Upgrade": "p2pdist-flow", PEER_HEADER: self._auth.own.hex}
-        headers[MAC_HEADER] = self._auth.seal(credentials, 101, headers)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode("ascii")
 
     async def source(self, digest: Digest, told: Callable[[], None]) -> _Source | None:
         """Where the blob's bytes are, if peers may have them."""

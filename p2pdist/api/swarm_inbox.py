@@ -17,11 +17,12 @@ from typing import cast
 
 from aiohttp import web
 
-from p2pdist.api.peer_gate import CREDENTIALS, PEER_HEADER
+from p2pdist.api.peer_gate import CREDENTIALS
+from p2pdist.api.switching import welcome
 from p2pdist.errors import P2PDistError
 from p2pdist.peers.swarm_port import SwarmInbox, Work
 from p2pdist.records import PeerId
-from p2pdist.wire.http_auth import MAC_HEADER, Credentials, FrameSeal, HttpAuth
+from p2pdist.wire.http_auth import FrameSeal, HttpAuth
 from p2pdist.wire.swarm_messages import MAX_FRAME
 
 logger = logging.getLogger(__name__)
@@ -66,19 +67,13 @@ class SwarmDoor:
         try:
             with self._counted(credentials.peer):
                 transport.set_protocol(link)
-                transport.write(self._welcome(credentials))
+                transport.write(welcome(self._auth, credentials, "p2pdist-link"))
                 await link.run()
         except (TimeoutError, ValueError, P2PDistError) as error:
             logger.info("swarm link from peer %s ended: %r", credentials.peer.short, error)
         finally:
             transport.abort()
         return web.Response(status=400, body=b"over\n")  # the connection is gone: nobody gets this
-
-    def _welcome(self, credentials: Credentials) -> bytes:
-        headers = {"Connection": "Upgrade", "Upgrade": "p2pdist-link", PEER_HEADER: self._auth.own.hex}
-        headers[MAC_HEADER] = self._auth.seal(credentials, 101, headers)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode("ascii")
 
     async def receive(self, request: web.Request) -> web.StreamResponse:
         """The handler of ``POST /p2p/v1/swarm``, for peers that know no links; answers when the sender has ended."""
