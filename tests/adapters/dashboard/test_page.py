@@ -337,7 +337,7 @@ async def test_a_table_is_a_table_as_well_where_it_is_drawn_as_a_list(browser: B
         tree = (await tab.send("Accessibility.getFullAXTree"))["nodes"]
         roles = [node["role"]["value"] for node in tree if not node["ignored"]]
         assert (roles.count("table"), roles.count("columnheader")) == (3, 17)
-        assert roles.count("rowheader") == 32 + 7 + 10
+        assert roles.count("rowheader") == 12 + 7 + 10
 
 
 async def test_samples_that_come_twice_late_or_after_a_restart(browser: Browser) -> None:

@@ -13,7 +13,7 @@ from tests.adapters.dashboard.world import DIGESTS, IMAGE, World, running
 ASSETS = {
     "style.css": "text/css", "icon.svg": "image/svg+xml", "app.js": "text/javascript", "chart.js": "text/javascript",
     "dom.js": "text/javascript", "format.js": "text/javascript", "images.js": "text/javascript",
-    "pieces.js": "text/javascript", "source.js": "text/javascript",
+    "more.js": "text/javascript", "pieces.js": "text/javascript", "source.js": "text/javascript",
 }  # fmt: skip
 
 

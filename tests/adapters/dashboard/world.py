@@ -181,6 +181,28 @@ def crowded_sections() -> dict[str, Any]:
     return sections
 
 
+def full_sections() -> dict[str, Any]:
+    """An agent of a large cluster in the rush: as much of everything as one overview may hold."""
+    sections = crowded_sections()
+    transfer, image = sections["transfers"]["transfers"][1], sections["images"]["images"][0]
+    sections["transfers"] = {
+        "count": 40,
+        "transfers": [transfer | {"digest": f"sha256:{at:064x}"} for at in range(40)],
+    }
+    sections["peers"] = {
+        "count": 300,
+        "peers": [
+            sections["peers"]["peers"][at % 32] | {"peer": f"{at:040x}", "endpoint": f"10.9.{at // 250}.{at % 250}:5051"}
+            for at in range(256)
+        ],
+    }  # fmt: skip
+    sections["images"] = {
+        "count": 200,
+        "images": [image | {"reference": f"registry.example/team/app-{at}:1.{at}"} for at in range(200)],
+    }
+    return sections
+
+
 @dataclass
 class FakeDashboard:
     """Implements DashboardBackend; ``asked`` counts the computations of each section."""

@@ -4,6 +4,7 @@ import { Chart, History, SERIES } from "./chart.js";
 import { attribute, byId, data, html, keyed, show, stack, stacked, svg, text } from "./dom.js";
 import * as format from "./format.js";
 import { Images } from "./images.js";
+import { Beginning } from "./more.js";
 import { PieceMap } from "./pieces.js";
 import { Source } from "./source.js";
 
@@ -143,7 +144,7 @@ function drawTransfers({ count, transfers }) {
   text(byId("transfers-count"), more > 0 ? `${transfers.length} of ${count} shown` : "");
   show(byId("transfers-empty"), !count);
   show(byId("transfers-key"), count);
-  keyed(byId("transfers"), transfers, (each) => each.digest, makeTransfer);
+  keyed(byId("transfers"), beginnings.transfers.of(transfers), (each) => each.digest, makeTransfer);
 }
 
 function makeTransfer(first) {
@@ -181,17 +182,24 @@ function drawImages({ count, images: rows }) {
   text(byId("images-empty"), "This host's store holds no image yet.");
   show(byId("images-empty"), !count);
   show(byId("images-scroll"), count);
-  images.update(rows);
+  images.update(beginnings.images.of(rows));
+}
+
+// Who is not well comes last in the list, and may be in the part that is not drawn.
+function unwell(rows) {
+  const counts = Object.entries(STATES).map(([name, title]) => [title.toLowerCase(), rows.filter((row) => row.state === name).length]);
+  return counts.slice(1).filter(([, number]) => number).map(([title, number]) => `, ${number} ${title}`).join("");
 }
 
 function drawPeers({ count, peers: rows }) {
-  text(byId("peers-count"), rows.length < count ? `${rows.length} of ${count} shown` : count ? format.count(count, "agent") : "");
+  const shown = rows.length < count ? `${rows.length} of ${count} shown` : count ? format.count(count, "agent") : "";
+  text(byId("peers-count"), `${shown}${unwell(rows)}`);
   text(byId("peers-empty"), state.status?.cluster === false
     ? "Single-host mode: without a cluster key there are no peers."
     : "No other agent has answered yet. Bootstrap addresses are tried again all the time.");
   show(byId("peers-empty"), !count);
   show(byId("peers-scroll"), count);
-  keyed(byId("peers"), rows, (row) => row.peer, (first) => {
+  keyed(byId("peers"), beginnings.peers.of(rows), (row) => row.peer, (first) => {
     const [where, standing, speed, trip, heard] = [html("span", { class: "name" }), html("span", { class: "standing" }), html("data"), html("data"), html("data")];
     const right = (cell) => html("td", { class: "number" }, cell);
     return {
@@ -244,6 +252,16 @@ const DRAW = {
   },
 };
 
+// What came last of each list, for its button to draw it again.
+const last = {};
+const beginning = (name, few) => new Beginning(byId(`${name}-more`), few, () => DRAW[name](last[name]));
+const beginnings = { transfers: beginning("transfers", 10), images: beginning("images", 12), peers: beginning("peers", 12) };
+
+function take(name, value) {
+  if (name in beginnings) last[name] = value;
+  DRAW[name](value);
+}
+
 function tell(link) {
   const words = { live: "Live", polling: "Every 2 s", lost: "No answer from the agent" };
   attribute(byId("link"), "data-state", { live: "good", polling: "waiting", lost: "bad" }[link]);
@@ -251,6 +269,6 @@ function tell(link) {
   attribute(document.body, "data-stale", link === "lost" ? "true" : null);
 }
 
-const source = new Source((name, value) => DRAW[name](value), tell);
+const source = new Source(take, tell);
 setInterval(() => !document.hidden && drawAbout(), 10_000);
 source.start();

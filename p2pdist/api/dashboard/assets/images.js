@@ -20,7 +20,9 @@ export class Images {
   }
 
   refresh() {
-    if (!document.hidden) for (const image of this.open) image.load();
+    // A row that has gone, with its image or with the rest of the list, is made anew when it comes back: closed.
+    for (const panel of this.open) if (!panel.table.isConnected) this.open.delete(panel);
+    if (!document.hidden) for (const panel of this.open) panel.load();
   }
 
   make(item) {
