@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from p2pdist import __version__
@@ -90,8 +90,8 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             join_cluster(config, key, peer, store, metrics, clock, links) as cluster,
             _task_group() as tasks,
         ):
-            asked, hooks = traced(tracing, upstream, CountTransfers(metrics))
-            context = _context(config, store, cluster, asked, hooks, peer, clock)
+            asked, peers, hooks = traced(tracing, upstream, cluster.peers, CountTransfers(metrics))
+            context = _context(config, store, replace(cluster, peers=peers), asked, hooks, peer, clock)
             cases = _use_cases(context, cluster, tasks)
             backend = Backend(config, peer, cluster, cases, metrics)
             backend.seeding = seeding

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from p2pdist import __version__
 from p2pdist.config.model import Config
 from p2pdist.errors import ConfigError
+from p2pdist.peers.port import Peers
 from p2pdist.transfer.hooks import TransferHooks
 from p2pdist.upstream.port import Upstream
 
@@ -48,11 +49,12 @@ async def tracing_to(config: Config) -> AsyncIterator[Tracing | None]:
 
 
 def traced(
-    tracing: Tracing | None, upstream: Upstream, hooks: TransferHooks
-) -> tuple[Upstream, TransferHooks]:
+    tracing: Tracing | None, upstream: Upstream, peers: Peers, hooks: TransferHooks
+) -> tuple[Upstream, Peers, TransferHooks]:
     """The same, with spans drawn around them; as they are where there are no traces."""
     if tracing is None:
-        return upstream, hooks
+        return upstream, peers, hooks
+    from p2pdist.telemetry.peer_spans import TracedPeers
     from p2pdist.telemetry.tracing import TracedUpstream, TraceTransfers
 
-    return TracedUpstream(upstream, tracing), TraceTransfers(hooks, tracing)
+    return TracedUpstream(upstream, tracing), TracedPeers(peers, tracing), TraceTransfers(hooks, tracing)

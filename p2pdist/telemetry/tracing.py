@@ -4,8 +4,8 @@ Rules:
 - This is the only module that imports opentelemetry, which is an extra; nothing imports it while traces are off.
 - Spans wait in a queue of MAX_QUEUED; when it is full, the oldest go. They are sent by a thread of their own, so a collector
   that is down or hangs costs spans and nothing else; that is said once, and once more when it takes them again.
-- A fetch is a child of the request that started it, whoever joins it later; what upstream is asked for a blob that is being
-  fetched is a child of that fetch, whichever task asks.
+- A fetch is a child of the request that started it, whoever joins it later; what upstream and peers are asked for a blob
+  that is being fetched is a child of that fetch, whichever task asks.
 - No query of an upstream URL is told: signed ones hold secrets. No context is sent to registries or peers.
 """
 
@@ -32,7 +32,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from p2pdist.oci.content import BlobStat
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
-from p2pdist.records import PeerId
+from p2pdist.records import PeerId, Provider
+from p2pdist.telemetry.peer_spans import MAX_DIGESTS, PeerPart, PeerTally
 from p2pdist.transfer.hooks import TransferHooks
 from p2pdist.upstream.port import Upstream, UpstreamManifest, UpstreamPage, UpstreamStream
 
@@ -50,10 +51,20 @@ Attributes = Mapping[str, str | int]
 
 @dataclass(slots=True)
 class _Scope:
-    """What spans started from here belong to; ``asked`` counts the requests of one question to upstream."""
+    """What spans started from here belong to; ``asked`` counts the requests of one question to upstream, ``peers`` has
+    what peers gave outside of a blob's fetch, by digest and kind."""
 
     span: Span
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    peers: dict[tuple[Digest, str], PeerTally] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """A blob's fetch in progress."""
+
+    span: Span
+    peers: PeerTally = field(default_factory=PeerTally)
 
 
 _scope: ContextVar[_Scope | None] = ContextVar("p2pdist_trace_scope", default=None)
@@ -75,7 +86,7 @@ class Tracing:
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("p2pdist")
         self._propagator = TraceContextTextMapPropagator()
-        self._fetches: dict[Digest, Span] = {}
+        self._fetches: dict[Digest, _Fetch] = {}
 
     def close(self) -> None:
         """Send what waits, for at most FLUSH_TIMEOUT seconds; blocks that long. The thread that sends is a daemon."""
@@ -103,19 +114,21 @@ class Tracing:
             if error:
                 span.set_status(Status(StatusCode.ERROR, error[:_MAX_TEXT]))
 
-        before = _scope.get()
-        _scope.set(_Scope(span))
+        before, scope = _scope.get(), _Scope(span)
+        _scope.set(scope)
         try:
             yield describe
         finally:
             _scope.set(before)
+            for digest, kind in list(scope.peers):
+                self._draw_peers(span, digest, kind, scope.peers.pop((digest, kind)))
             span.end()
 
     # -- fetches: TraceTransfers --
 
     def fetch_begun(self, repository: Repository, digest: Digest, kind: str) -> None:
         """A fetch of this digest is in progress, for the request that is being answered."""
-        self._fetches[digest] = self._start(f"fetch {kind}", _content(repository, digest))
+        self._fetches[digest] = _Fetch(self._start(f"fetch {kind}", _content(repository, digest)))
 
     def fetch_ended(
         self,
@@ -127,14 +140,52 @@ class Tracing:
         error: str,
     ) -> None:
         """It is over; one of which no beginning was told began ``seconds`` ago."""
-        span = self._fetches.pop(digest, None)
-        if span is None:
+        fetch = self._fetches.pop(digest, None)
+        if fetch is None:
             began = time.time_ns() - int(seconds * 1e9)
             span = self._start(f"fetch {kind}", _content(repository, digest), start=began)
+            scope = _scope.get()
+            peers = scope.peers.pop((digest, "manifest"), None) if scope is not None else None
+        else:
+            span, peers = fetch.span, fetch.peers
+        if peers is not None:
+            self._draw_peers(span, digest, kind, peers)
         span.set_attributes({f"p2pdist.{source}_bytes": count for source, count in moved.items()})
         if error:
             span.set_status(Status(StatusCode.ERROR, error[:_MAX_TEXT]))
         span.end()
+
+    def content_was_false(self, source: str, digest: Digest, peer: PeerId | None) -> None:
+        """What came from ``source`` did not have its digest: an event of the fetch in progress."""
+        if (fetch := self._fetches.get(digest)) is not None:
+            who = {"p2pdist.peer": peer.hex} if peer is not None else {}
+            fetch.span.add_event("digest does not hold", {"p2pdist.source": source, **who})
+
+    # -- peers: peer_spans.PeerWatch --
+
+    def peer_part(self, digest: Digest, provider: Provider, kind: str) -> PeerPart | None:
+        """Where to note what this peer gives: of a blob that is being fetched, else of the request's own manifest."""
+        fetch = self._fetches.get(digest)
+        if fetch is not None:
+            return fetch.peers.of(provider) if fetch.span.is_recording() else None
+        scope = _scope.get()
+        if scope is None or not scope.span.is_recording():
+            return None
+        key = (digest, "manifest" if kind == "blob" else kind)
+        if key not in scope.peers and len(scope.peers) >= MAX_DIGESTS:
+            return None
+        return scope.peers.setdefault(key, PeerTally()).of(provider)
+
+    def _draw_peers(self, parent: Span, digest: Digest, kind: str, peers: PeerTally) -> None:
+        for part in peers.parts():
+            attributes = {"p2pdist.digest": str(digest), **part.attributes()}
+            context = set_span_in_context(parent, Context())
+            span = self._tracer.start_span(
+                f"peer {kind}", context, SpanKind.CLIENT, attributes, start_time=part.began
+            )
+            if part.failures == part.requests:
+                span.set_status(Status(StatusCode.ERROR, part.error))
+            span.end(part.ended or None)
 
     # -- upstream: TracedUpstream, and its HTTP client's observer --
 
@@ -143,9 +194,9 @@ class Tracing:
         self, kind: str, repository: Repository, digest: Digest | None, **more: str | int
     ) -> Iterator[Span]:
         """The span of one question to upstream, with its retries; an error that ends it is told."""
-        about = self._fetches.get(digest) if digest is not None else None
+        fetch = self._fetches.get(digest) if digest is not None else None
         attributes = _content(repository, digest) | {f"p2pdist.{name}": value for name, value in more.items()}
-        span = self._start(f"upstream {kind}", attributes, parent=about)
+        span = self._start(f"upstream {kind}", attributes, parent=fetch.span if fetch else None)
         before = _scope.get()
         _scope.set(_Scope(span))
         try:
@@ -228,6 +279,7 @@ class TraceTransfers(TransferHooks):
 
     def verify_failed(self, source: str, digest: Digest, peer: PeerId | None) -> None:
         self._inner.verify_failed(source, digest, peer)
+        self._tracing.content_was_false(source, digest, peer)
 
     def banned(self, peer: PeerId, reason: str) -> None:
         self._inner.banned(peer, reason)

@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 @dataclass(frozen=True)
 class ReceivedSpan:
-    """Ids in hex; ``parent`` "" for a root; ``error`` is None unless the span's status is an error."""
+    """Ids in hex; ``parent`` "" for a root; ``error`` is None unless the span's status is an error; ``began`` and ``ended``
+    in nanoseconds; ``events`` are names and attributes."""
 
     name: str
     trace: str
@@ -25,6 +26,9 @@ class ReceivedSpan:
     attributes: dict[str, str | int]
     error: str | None
     resource: dict[str, str | int]
+    began: int = 0
+    ended: int = 0
+    events: tuple[tuple[str, dict[str, str | int]], ...] = ()
 
 
 @dataclass
@@ -66,6 +70,9 @@ def _span(span: object, resource: dict[str, str | int]) -> ReceivedSpan:
         _values(span.attributes),  # type: ignore[attr-defined]
         span.status.message if span.status.code == 2 else None,  # type: ignore[attr-defined]
         resource,
+        span.start_time_unix_nano,  # type: ignore[attr-defined]
+        span.end_time_unix_nano,  # type: ignore[attr-defined]
+        tuple((event.name, _values(event.attributes)) for event in span.events),  # type: ignore[attr-defined]
     )
 
 
