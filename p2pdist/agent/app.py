@@ -100,7 +100,7 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
             parts: list[AdminPart] = [
                 Dashboard(overview),
                 partial(add_image_routes, backend=ImageAnswers(store, counts)),
-                partial(add_diagnostics, backend=Diagnostics(config, key, backend.metrics)),
+                partial(add_diagnostics, backend=Diagnostics(config, key, backend)),
                 *_command_parts(config, peer, disk, cluster, cases, tasks),
             ]
             async with _listeners(config, cluster, cases, backend, metrics, parts, tracing) as running:

@@ -1,8 +1,10 @@
 """The admin listener's route for debug bundles (``p2pdist status --bundle``).
 
-GET    /api/v1/diagnostics  {configuration: {section: {key: value}}, process: {...}, metrics: text, log: [line]}
+GET    /api/v1/diagnostics  {configuration: {section: {key: value}}, process: {...}, metrics: text, log: [line],
+                            pages: {status, peers, transfers, images, pins: as the routes of these names, bounded}}
 
-No secret is in it. It stands behind the same guard as the other routes (api/admin.py).
+No secret is in it. What could not be had is {error: text} in its place. It stands behind the same guard as the other
+routes (api/admin.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """``p2pdist status --bundle FILE``: everything that helps to find a fault, in one file; no secrets.
 
-Rules: an agent that does not answer, or answers only in part, still gives a bundle, which says what is missing. The file
-is its owner's alone (0600), and there only when it is whole.
+Rules: an agent that does not answer, or answers only in part, still gives a bundle, which says what is missing. What the
+agent's diagnostics hold is taken from there, since the agent has looked for its secrets in that; an older agent is asked
+for each page. No file in it is larger than MAX_FILE. The bundle is its owner's alone (0600), and there only when whole.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from p2pdist.config.load import load_config
 from p2pdist.errors import P2PDistError
 
 PAGES = ("status", "peers", "transfers", "images", "pins")
+MAX_FILE = 8 * 1024 * 1024
 # How a page of the agent's diagnostics is written.
 _PARTS = {
     "configuration": "configuration.json",
@@ -43,6 +45,10 @@ def collect(client: AdminClient, config: Path | None) -> tuple[dict[str, bytes],
     files["command.json"] = _json(_command(client))
     if "configuration.json" not in files:
         files |= _configuration_read_here(config, missing)
+    for name, data in files.items():
+        if len(data) > MAX_FILE:
+            missing.append(f"{name}: the first {MAX_FILE} of {len(data)} bytes are in it")
+            files[name] = data[:MAX_FILE]
     if missing:
         files["missing.txt"] = ("\n".join(missing) + "\n").encode()
     return files, missing
@@ -52,7 +58,9 @@ def _ask(client: AdminClient) -> tuple[dict[str, Any], list[str]]:
     """The agent's pages, as far as it gives them; when nobody answers, the others are not tried."""
     answers: dict[str, Any] = {}
     missing: list[str] = []
-    for page in (*PAGES, "diagnostics"):
+    for page in ("diagnostics", *PAGES):
+        if page in answers:
+            continue
         try:
             answers[page] = client.get(page)
         except AgentUnreachableError as error:
@@ -60,7 +68,18 @@ def _ask(client: AdminClient) -> tuple[dict[str, Any], list[str]]:
             break
         except CommandError as error:
             missing.append(f"{page}: {error}")
+        if page == "diagnostics":
+            answers |= _pages_of(answers.get(page))
+    for page in PAGES:
+        answer = answers.get(page)
+        if isinstance(answer, dict) and isinstance(answer.get("error"), str):
+            missing.append(f"{page}: {answer['error']}")
     return answers, missing
+
+
+def _pages_of(diagnostics: Any) -> dict[str, Any]:
+    pages = diagnostics.get("pages") if isinstance(diagnostics, dict) else None
+    return {name: pages[name] for name in PAGES if name in pages} if isinstance(pages, dict) else {}
 
 
 def _diagnostics(answer: Any) -> dict[str, bytes]:

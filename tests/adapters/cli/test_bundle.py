@@ -11,12 +11,17 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from p2pdist.agent.admin_token import read_admin_token
 from p2pdist.agent.app import run_parts
+from p2pdist.agent.diagnostics import MAX_ROWS, Diagnostics
+from p2pdist.cli import bundle
 from p2pdist.cli.main import run
 from p2pdist.config.load import load_config
+from p2pdist.errors import StoreError
 from p2pdist.telemetry.logs import set_up_logging
 from p2pdist.telemetry.recent import keep_recent_lines
 from p2pdist.wire.keys import ClusterKey
@@ -89,7 +94,9 @@ async def test_a_running_agent_s_bundle_has_everything_but_secrets(tmp_path: Pat
     keep_recent_lines()
     target = tmp_path / "out.tar.gz"
     async with run_parts(load_config(configured(tmp_path), {}, {})) as running:
+        token = read_admin_token(tmp_path / "data")
         logging.getLogger("p2pdist.x").warning("somebody logs %s and %s", KEY.text(), PASSWORDS[1])
+        logging.getLogger("p2pdist.x").warning("and %s, and %s", PASSWORDS[2], token)
         words = ["status", "--bundle", str(target), "--admin", running.listeners["admin"]]
         assert await asyncio.to_thread(run, words) == 0
     directory, files = unpacked(target)
@@ -99,9 +106,10 @@ async def test_a_running_agent_s_bundle_has_everything_but_secrets(tmp_path: Pat
         "configuration.json", "process.json", "metrics.txt", "log.txt",
     }  # fmt: skip
     whole = b"".join(files.values())
-    for secret in (KEY.text(), KEY.raw.hex(), *PASSWORDS, "aHVudGVy", "dXNlcjpo"):
+    for secret in (KEY.text(), KEY.raw.hex(), token, *PASSWORDS, "aHVudGVy", "dXNlcjpo"):
         assert secret.encode() not in whole
     assert b"somebody logs *** and ***" in files["log.txt"]
+    assert b"and ***, and ***" in files["log.txt"]
     assert json.loads(files["configuration.json"])["registries"]["ghcr.io"]["password"] == "***"
     assert json.loads(files["process.json"])["pid"] == os.getpid()
     assert json.loads(files["process.json"])["data_dir"]["bytes_free"] > 0
@@ -123,7 +131,7 @@ def test_no_agent_gives_what_the_host_tells(tmp_path: Path, capsys: pytest.Captu
     assert f"no agent answers at {address}".encode() in files["missing.txt"]
     assert json.loads(files["configuration.json"])["read_by"] == "command"
     assert PASSWORDS[1].encode() not in b"".join(files.values())
-    assert "not in it: status and what follows: no agent answers" in capsys.readouterr().err
+    assert "not in it: diagnostics and what follows: no agent answers" in capsys.readouterr().err
 
 
 def test_an_older_agent_gives_what_it_has(tmp_path: Path) -> None:
@@ -147,3 +155,60 @@ def test_a_place_that_cannot_be_written_is_an_error(
         target = tmp_path / "absent" / "out.tar.gz"
         assert run(["status", "--bundle", str(target), "--admin", admin.address]) == 1
     assert f"cannot write {target}: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_file_that_would_be_too_large_is_cut_and_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "MAX_FILE", 1000)
+    target = tmp_path / "out.tar.gz"
+    with fake_admin() as admin:
+        admin.answers["GET /status"] = {"name": "old"}
+        admin.answers["GET /images"] = {"images": ["x" * 10_000]}
+        assert run(["status", "--bundle", str(target), "--admin", admin.address]) == 0
+    _, files = unpacked(target)
+    assert len(files["images.json"]) == 1000
+    assert b"images.json: the first 1000 of 10" in files["missing.txt"]
+
+
+class Ill:
+    """An agent whose store does not answer any more, and which knows of more than a bundle may hold."""
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        raise StoreError("the catalog is locked")
+
+    async def status(self) -> dict[str, Any]:
+        raise RuntimeError("unforeseen")
+
+    async def peers(self) -> list[dict[str, Any]]:
+        return [{"peer": f"{at:040x}", "endpoint": PASSWORDS[1]} for at in range(5000)]
+
+    async def images(self, most: int | None = None) -> list[dict[str, Any]]:
+        assert most == MAX_ROWS
+        return []
+
+    async def transfers(self) -> list[dict[str, Any]]:
+        return [{}] * 5000
+
+    async def pins(self) -> list[str]:
+        return [f"docker.io/library/app:{at}" for at in range(5000)]
+
+
+async def test_what_an_ill_agent_cannot_tell_is_said_in_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = await Diagnostics(load_config(configured(tmp_path), {}, {}), KEY, Ill()).diagnostics()
+    assert found["metrics"] == {"error": "StoreError: the catalog is locked"}
+    assert found["pages"]["status"] == {"error": "RuntimeError: unforeseen"}
+    assert [len(found["pages"][page][page]) for page in ("peers", "transfers", "pins")] == [MAX_ROWS] * 3
+    assert found["pages"]["peers"]["peers"][0]["endpoint"] == "***"
+    assert [record.message for record in caplog.records] == ["fault while diagnostics were collected"]
+    target = tmp_path / "out.tar.gz"
+    with fake_admin() as admin:
+        admin.answers["GET /diagnostics"] = found
+        assert (
+            await asyncio.to_thread(run, ["status", "--bundle", str(target), "--admin", admin.address]) == 0
+        )
+    _, files = unpacked(target)
+    assert b"status: RuntimeError: unforeseen" in files["missing.txt"]
+    assert len(json.loads(files["peers.json"])["peers"]) == MAX_ROWS
