@@ -17,7 +17,8 @@ _MAX_AGENT = 120
 
 @dataclass(slots=True)
 class PullRecord:
-    """One GET of a manifest or blob. ``outcome`` is "" when all went well; ``started`` is in monotonic seconds."""
+    """One GET of a manifest or blob. ``outcome`` is "" when all went well; ``started`` is in monotonic seconds; ``left``:
+    the client went away, or took nothing for too long."""
 
     target: ManifestTarget | BlobTarget
     started: float
@@ -25,6 +26,7 @@ class PullRecord:
     status: int = 0
     outcome: str = ""
     stale: bool = False
+    left: bool = False
     expected: int = -1
     by_source: dict[Source, int] = field(default_factory=dict)
 
@@ -37,6 +39,15 @@ class PullRecord:
     def farthest(self) -> Source:
         """Where the byte with the longest way came from."""
         return next((each for each in (Source.UPSTREAM, Source.PEER) if each in self.by_source), Source.STORE)
+
+    @property
+    def verdict(self) -> str:
+        """For counting: served, refused (there is no such content, or not now), left (by the client), or failed."""
+        if not self.outcome:
+            return "served"
+        if self.left:
+            return "left"
+        return "refused" if 400 <= self.status < 500 else "failed"
 
     def count(self, source: Source, size: int) -> None:
         """``size`` more bytes have gone to the client."""

@@ -66,6 +66,9 @@ class RegistryHooks(Protocol):
     def on_ended(self) -> None:
         """That body was delivered, refused, or broken off."""
 
+    def on_outcome(self, kind: str, outcome: str) -> None:
+        """How that ended, as in ``PullRecord.verdict``."""
+
     def on_delivered(self, registry: str, source: str, size: int) -> None:
         """The kernel took ``size`` more body bytes for a client; ``source`` is store, peer or upstream."""
 
@@ -193,9 +196,11 @@ class _RegistryEdge:
         except asyncio.CancelledError:
             if not pull.is_whole:  # some clients hang up the moment they have the last byte
                 pull.outcome = pull.outcome or CLIENT_LEFT
+                pull.left = True
             raise
         except Exception as error:
             pull.outcome = pull.outcome or str(error) or type(error).__name__
+            pull.left = isinstance(error, ClientGoneError)
             if pull.status:  # headers have left, and the connection has been aborted
                 _log_fault(request, error)
                 return web.Response(status=499)
@@ -204,6 +209,7 @@ class _RegistryEdge:
             return response
         finally:
             self._hooks.on_ended()
+            self._hooks.on_outcome(target.kind.value, pull.verdict)
             pull.log(request.headers.get("User-Agent", ""), time.monotonic())
 
     async def _head(self, request: web.Request, target: ManifestTarget | BlobTarget) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from prometheus_client import (
@@ -35,8 +36,10 @@ SOURCES: Final = tuple(source.value for source in Source)
 MOVED_FROM: Final = (Source.PEER.value, Source.UPSTREAM.value)
 UPSTREAM_KINDS: Final = ("manifest", "blob", "tags", "referrers", "token", "ping")
 PULL_KINDS: Final = ("manifest", "blob")
+OUTCOMES: Final = ("served", "refused", "failed", "left")
 OTHER: Final = "other"
 _SECONDS: Final = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_CODES: Final = frozenset(int(status) for status in HTTPStatus)
 _MAX_DHT_SERIES: Final = 64
 
 
@@ -65,26 +68,35 @@ class Metrics:
             "p2pdist_client_bytes",
             "Body bytes delivered to container runtimes, by where they came from.",
             ("registry", "source"),
+            unit="bytes",
             registry=registry,
         )
         self._saved_bytes = Counter(
             "p2pdist_saved_bytes",
             "Body bytes delivered to container runtimes that did not cross the upstream link for it.",
             ("registry",),
+            unit="bytes",
             registry=registry,
         )
         self._received_bytes = Counter(
-            "p2pdist_received_bytes", "Body bytes received over the network.", ("source",), registry=registry
+            "p2pdist_received_bytes",
+            "Body bytes received over the network.",
+            ("source",),
+            unit="bytes",
+            registry=registry,
         )
         self._received_from = {source: self._received_bytes.labels(source) for source in (*MOVED_FROM, OTHER)}
-        self._sent_bytes = Counter("p2pdist_sent_bytes", "Body bytes sent.", ("to",), registry=registry)
+        self._sent_bytes = Counter(
+            "p2pdist_sent_bytes", "Body bytes sent.", ("to",), unit="bytes", registry=registry
+        )
         self._sent_to_peers = self._sent_bytes.labels("peer")
 
     def _define_events(self) -> None:
         registry = self.registry
         self._upstream_requests = Counter(
             "p2pdist_upstream_requests",
-            'Requests to upstream registries; code is the HTTP status, or "error" where no answer came.',
+            'Requests to upstream registries; code is the HTTP status (4xx or such for an unusual one), or "error" where '
+            "no answer came.",
             ("registry", "kind", "code"),
             registry=registry,
         )
@@ -103,30 +115,45 @@ class Metrics:
         self._busy = Counter(
             "p2pdist_peer_requests_busy", "Requests of peers put off for want of a slot.", registry=registry
         )
+        self._pulls = Counter(
+            "p2pdist_pulls",
+            "Manifests and blobs that runtimes asked for, by how that ended: served, refused (no such content, or busy), "
+            "failed, or left by the runtime.",
+            ("kind", "outcome"),
+            registry=registry,
+        )
         self._pull_seconds = Histogram(
             "p2pdist_pull_seconds",
             "Seconds to deliver a manifest or blob to a runtime, by the farthest that one of its bytes came from.",
             ("kind", "source"),
             buckets=_SECONDS,
+            unit="seconds",
             registry=registry,
         )
 
     def _define_state(self) -> None:
         registry = self.registry
-        self._store_bytes = Gauge("p2pdist_store_bytes", "Bytes of committed blobs.", registry=registry)
+        self._store_bytes = Gauge(
+            "p2pdist_store_bytes", "Bytes of committed blobs.", unit="bytes", registry=registry
+        )
         self._store_blobs = Gauge("p2pdist_store_blobs", "Committed blobs.", registry=registry)
         self._store_quota = Gauge(
-            "p2pdist_store_quota_bytes", "Bytes that the store may hold.", registry=registry
+            "p2pdist_store_quota_bytes", "Bytes that the store may hold.", unit="bytes", registry=registry
         )
         self._store_reserved = Gauge(
-            "p2pdist_store_reserved_bytes", "Bytes reserved for downloads in progress.", registry=registry
+            "p2pdist_store_reserved_bytes",
+            "Bytes reserved for downloads in progress.",
+            unit="bytes",
+            registry=registry,
         )
         self._seeded_blobs = Gauge(
             "p2pdist_seeded_blobs",
             "Blobs of containerd's content store that are offered to the cluster without a copy.",
             registry=registry,
         )
-        self._seeded_bytes = Gauge("p2pdist_seeded_bytes", "Bytes of those blobs.", registry=registry)
+        self._seeded_bytes = Gauge(
+            "p2pdist_seeded_bytes", "Bytes of those blobs.", unit="bytes", registry=registry
+        )
         self._seeding_pending = Gauge(
             "p2pdist_seeding_pending_blobs",
             "Blobs of containerd's content store that are still to be checked against their digest.",
@@ -151,6 +178,8 @@ class Metrics:
         for kind in PULL_KINDS:
             for source in SOURCES:
                 self._pull_seconds.labels(kind, source)
+            for outcome in OUTCOMES:
+                self._pulls.labels(kind, outcome)
 
     # -- to clients: api.registry.RegistryHooks --
 
@@ -163,6 +192,10 @@ class Metrics:
         """A manifest or blob was delivered whole."""
         labels = (_one_of(kind, PULL_KINDS), _one_of(source, SOURCES))
         self._pull_seconds.labels(*labels).observe(max(0.0, seconds))
+
+    def on_outcome(self, kind: str, outcome: str) -> None:
+        """A runtime's question for a manifest or blob ended so (api/pull_log.py)."""
+        self._pulls.labels(_one_of(kind, PULL_KINDS), _one_of(outcome, OUTCOMES)).inc()
 
     def on_begun(self) -> None:
         """A runtime asked for a body."""
@@ -183,10 +216,13 @@ class Metrics:
         self._sent_to_peers.inc(size)
 
     def upstream_response(self, registry: str, kind: str, code: int | str) -> None:
-        """A registry answered with status ``code``, or (anything else) did not answer."""
+        """A registry answered with status ``code``, or (anything else) did not answer.
+
+        A code that no standard knows is counted by its class, as in 5xx: of those there may be hundreds.
+        """
         number = int(code) if str(code).isascii() and str(code).isdigit() and len(str(code)) == 3 else 0
-        status = str(number) if 100 <= number <= 599 else "error"
-        self._upstream_requests.labels(self._known(registry), _one_of(kind, UPSTREAM_KINDS), status).inc()
+        kind = _one_of(kind, UPSTREAM_KINDS)
+        self._upstream_requests.labels(self._known(registry), kind, _code(number)).inc()
 
     def verify_failed(self, source: str) -> None:
         """Content from ``source`` did not have its digest."""
@@ -291,6 +327,12 @@ class _DhtSeries(Collector):
         for name, count in sorted(self.state.items()):
             state.add_metric((name[:64],), count)
         yield from (events, state)
+
+
+def _code(number: int) -> str:
+    if number in _CODES:
+        return str(number)
+    return f"{number // 100}xx" if 100 <= number <= 599 else "error"
 
 
 def _one_of(value: str, known: tuple[str, ...]) -> str:

@@ -27,6 +27,7 @@ class Counts:
 
     delivered: Counter[tuple[str, str]] = field(default_factory=Counter)
     pulled: list[tuple[str, str]] = field(default_factory=list)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     open: int = 0
 
     def on_begun(self) -> None:
@@ -42,6 +43,9 @@ class Counts:
     def on_pulled(self, kind: str, source: str, seconds: float) -> None:
         assert seconds >= 0
         self.pulled.append((kind, source))
+
+    def on_outcome(self, kind: str, outcome: str) -> None:
+        self.outcomes[kind, outcome] += 1
 
     @property
     def total(self) -> int:

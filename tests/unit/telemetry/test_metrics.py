@@ -130,6 +130,31 @@ def test_pull_seconds_is_a_histogram_by_kind_and_source() -> None:
     assert found['p2pdist_pull_seconds_sum{kind="blob",source="peer"}'] == 7.05
 
 
+def test_pulls_by_how_they_ended() -> None:
+    metrics = Metrics([], "1")
+    found = lines(metrics)
+    for kind in ("manifest", "blob"):
+        for outcome in ("served", "refused", "failed", "left"):
+            assert found[f'p2pdist_pulls_total{{kind="{kind}",outcome="{outcome}"}}'] == 0
+    metrics.on_outcome("blob", "failed")
+    assert lines(metrics)['p2pdist_pulls_total{kind="blob",outcome="failed"}'] == 1
+
+
+def test_codes_that_no_standard_knows_are_counted_by_their_class() -> None:
+    """A registry, or a proxy before it, must not be able to make a series for each number that it thinks of."""
+    metrics = Metrics([GHCR], "1")
+    for code in range(100, 600):
+        metrics.upstream_response(GHCR, "blob", code)
+    codes = {
+        match[1]: value
+        for name, value in lines(metrics).items()
+        if (match := re.match(r'p2pdist_upstream_requests_total\{code="(\w+)"', name))
+    }
+    assert len(codes) < 80
+    assert sum(codes.values()) == 500
+    assert {"200", "206", "404", "429", "503", "1xx", "2xx", "3xx", "4xx", "5xx"} <= codes.keys()
+
+
 @given(text=st.text(max_size=20), code=st.one_of(st.integers(), st.text(max_size=5)))
 def test_no_value_from_outside_becomes_a_series(text: str, code: int | str) -> None:
     metrics = Metrics([GHCR], "1")
@@ -137,13 +162,14 @@ def test_no_value_from_outside_becomes_a_series(text: str, code: int | str) -> N
     metrics.on_delivered(text, text, 1)
     metrics.on_pulled(text, text, 1.0)
     metrics.received(text, 1)
+    metrics.on_outcome(text, text)
     metrics.verify_failed(text)
     metrics.upstream_response(text, text, code)
     many = {f"event{number}": number for number in range(1000)}
     metrics.set_dht(many, many)
     # One registry's three, a histogram, and one each of the others, whatever the text.
-    assert len(lines(metrics)) <= before + 8 + 20 + 2 * 64
-    assert not re.search(r'code="(?!error|\d\d\d")', metrics.render()[0].decode())
+    assert len(lines(metrics)) <= before + 9 + 20 + 2 * 64
+    assert not re.search(r'code="(?!error|\d\d\d"|\dxx")', metrics.render()[0].decode())
 
 
 def test_scrapers_choose_the_format_and_the_process_is_there() -> None:
