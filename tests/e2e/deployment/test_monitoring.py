@@ -67,6 +67,11 @@ class Prometheus:
         assert isinstance(data, dict)
         return data
 
+    def exposition(self, accept: str) -> str:
+        """What the agent beside it exposes."""
+        reply = self._host.request("GET", ADMIN_PORT, "/metrics", headers={"Accept": accept})
+        return reply.body.decode()
+
     def ask(self, expression: str) -> list[dict[str, object]]:
         """An instant query's series; a range query of it has to succeed too."""
         now = str(self.get("query", query="time()")["result"][0])  # type: ignore[index]
@@ -125,6 +130,30 @@ def loaded(prometheus: Prometheus) -> list[dict[str, str]]:
     groups = prometheus.get("rules")["groups"]
     assert isinstance(groups, list)
     return [rule for group in groups for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
+def test_what_is_exposed_is_as_promtool_wants_names_and_help(prometheus: Prometheus, accept: str) -> None:
+    exposed = prometheus.exposition(accept)
+    assert exposed.count("# HELP p2pdist_") > 20
+    if accept == "text/plain":
+        assert command(["promtool", "check", "metrics"], text=exposed) == ""
+        bad = exposed.replace("p2pdist_pulls_total", "p2pdist_pulls")
+        with pytest.raises(CommandError, match="p2pdist_pulls counter metrics should have"):
+            command(["promtool", "check", "metrics"], text=bad)
+    else:
+        assert "# UNIT p2pdist_client_bytes bytes" in exposed
+        assert exposed.endswith("# EOF\n")
+
+
+def test_prometheus_knows_type_and_help_of_every_metric(prometheus: Prometheus) -> None:
+    known = prometheus.get("metadata", limit_per_metric="1")
+    for name, kind in re.findall(
+        r"^# TYPE (p2pdist_\S+) (\w+)$", prometheus.exposition("text/plain"), re.MULTILINE
+    ):
+        (told,) = known[name.removesuffix("_total")] if name not in known else known[name]  # type: ignore[misc]
+        assert told["type"] == kind, name
+        assert told["help"], name
 
 
 def test_a_healthy_agent_raises_no_alert(prometheus: Prometheus) -> None:

@@ -11,6 +11,7 @@ import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from p2pdist import __version__
@@ -26,21 +27,21 @@ from tests.unit.deploy.files import (
     rule_groups,
     rules,
 )
-from tests.unit.docs.pages import ROOT
+from tests.unit.docs.pages import ROOT, anchors
 from tests.unit.docs.test_facts import rows, section
 
 PAGE = (ROOT / "docs" / "monitoring.md").read_text()
 UNITS = {"bytes", "seconds", ""}
 
 
-def exposition() -> str:
+def exposition(accept: str = "") -> str:
     """What an agent exposes once everything has happened."""
     metrics = Metrics(("docker.io",), __version__)
     metrics.on_delivered("docker.io", "peer", 1)
     metrics.on_pulled("blob", "peer", 1.0)
     metrics.upstream_response("docker.io", "blob", 200)
     metrics.set_dht({"timeouts": 1}, {"contacts": 1})
-    return metrics.render()[0].decode()
+    return metrics.render(accept)[0].decode()
 
 
 def families() -> dict[str, tuple[str, set[str], set[str]]]:
@@ -149,12 +150,38 @@ def test_the_dashboard_asks_the_chosen_source_and_hosts() -> None:
 
 
 def test_every_alert_is_explained() -> None:
-    told = {cells[0].strip("`"): cells for cells in rows(section(PAGE, "Alerts"))}
-    assert set(told) == set(rules("alert"))
-    for name, (_, severity, tells, todo) in told.items():
-        assert severity == rules("alert")[name]["labels"]["severity"], name
+    told = {cells[0]: cells[1:] for cells in rows(section(PAGE, "Alerts"))}
+    assert set(told) == {f"[`{name}`](#{name.lower()})" for name in rules("alert")}
+    for name, rule in rules("alert").items():
+        severity, tells = told[f"[`{name}`](#{name.lower()})"]
+        assert severity == rule["labels"]["severity"], name
         assert len(tells) > 15, name
-        assert len(todo) > 15, name
+
+
+def runbook(name: str) -> list[str]:
+    """The paragraphs under an alert's heading: what follows of it, and what to do."""
+    text = section(PAGE, "Alerts").partition(f"\n### {name}\n")[2].partition("\n### ")[0]
+    return text.strip().split("\n\n")
+
+
+@pytest.mark.parametrize("alert", sorted(rules("alert")))
+def test_every_alert_names_its_runbook_which_says_what_to_do(alert: str) -> None:
+    file, _, anchor = rules("alert")[alert]["annotations"]["runbook"].partition("#")
+    assert anchor in anchors(ROOT / file)
+    assert anchor == alert.lower()
+    follows, todo = runbook(alert)
+    assert len(follows) > 15
+    assert len(todo) > 15
+    assert follows != todo
+
+
+def test_the_units_of_the_page_are_those_of_openmetrics() -> None:
+    text = exposition("application/openmetrics-text; version=1.0.0")
+    told = {
+        name.strip("`").removesuffix("_total"): unit for name, _, unit, _, _ in rows(section(PAGE, "Metrics"))
+    }
+    units = {family.name: family.unit for family in openmetrics(text) if family.name in told}
+    assert units == told
 
 
 @pytest.mark.parametrize("alert", sorted(rules("alert")))
