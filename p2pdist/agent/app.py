@@ -21,7 +21,7 @@ from p2pdist.agent.overview import Overview
 from p2pdist.agent.seeding import beside_containerd
 from p2pdist.agent.sources import ImportCommands, WarmCommands
 from p2pdist.agent.tracing import traced, tracing_to
-from p2pdist.api.admin import AdminPart, AdminSettings, build_admin_app
+from p2pdist.api.admin import BAD_REQUEST, AdminPart, AdminSettings, build_admin_app
 from p2pdist.api.admin_images import add_image_routes
 from p2pdist.api.admin_import import ImportRoutes, ImportSettings
 from p2pdist.api.admin_warm import WarmRoutes, WarmSettings
@@ -212,7 +212,7 @@ async def _listeners(
     )
     admin = Listener(
         build_admin_app(backend, AdminSettings((config.agent.name,)), parts),
-        ListenerSettings("admin.listen", max_connections=128),
+        ListenerSettings("admin.listen", max_connections=128, bad_request=BAD_REQUEST),
     )
     await admin.start(config.admin.listen.host, config.admin.listen.port)
     try:

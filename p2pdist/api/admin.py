@@ -55,6 +55,7 @@ from p2pdist.oci.reference import Reference
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 64 * 1024
+BAD_REQUEST = (b'{"error":{"status":400,"message":"bad request"}}\n', "application/json")
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 # By method. A page may POST some types to another origin unasked, but these; and PUT nothing (fetch standard, CORS).
 _BODY_TYPES = {"PUT": "application/octet-stream"}
@@ -113,6 +114,7 @@ def build_admin_app(
     guard = _Guard(chosen)
     views, commands = _Views(backend), _Commands(backend, chosen)
     app = web.Application(middlewares=[guard.middleware()], client_max_size=MAX_BODY)
+    app.on_response_prepare.append(_set_headers)
     app.router.add_get("/healthz", views.healthz)
     app.router.add_get("/readyz", views.readyz)
     app.router.add_get("/metrics", views.metrics)
@@ -127,8 +129,15 @@ def build_admin_app(
     return app
 
 
+async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Those that every answer has, streams too: no guessing of types, no copies, and no use by another site's page."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+
+
 class _Guard:
-    """Refuses what comes from elsewhere, answers errors as JSON, and sets the headers that every answer has."""
+    """Refuses what comes from elsewhere, and answers errors as JSON."""
 
     def __init__(self, settings: AdminSettings) -> None:
         self._own_names = frozenset({"localhost", *(name.lower() for name in settings.own_names)})
@@ -153,9 +162,6 @@ class _Guard:
                     "fault while answering %s %s", request.method, request.path[:300], exc_info=error
                 )
             response = _error_response(failure_of(error))
-        if not response.prepared:
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            response.headers["Cache-Control"] = "no-store"
         return response
 
     def _check(self, request: web.Request) -> None:

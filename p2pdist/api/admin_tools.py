@@ -72,9 +72,7 @@ async def stream_events(
 ) -> web.StreamResponse:
     """The events as lines. What fails before the first is answered as an error, afterwards as an event."""
     event = await anext(events, None)
-    response = web.StreamResponse(
-        headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
-    )
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     try:
         await response.prepare(request)
         while event is not None:

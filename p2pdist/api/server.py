@@ -32,13 +32,15 @@ SERVER = "p2pdist"  # and no version: strangers need not know what this is made 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
     """``key`` is the configuration key that errors name; times are in seconds. ``linger``: how long a body that nobody
-    asked for is read and thrown away, so that its sender reads the answer."""
+    asked for is read and thrown away, so that its sender reads the answer. ``bad_request``: what is answered to what is
+    no HTTP, and its media type."""
 
     key: str
     max_connections: int = 512
     header_timeout: float = 10.0
     idle_timeout: float = 90.0
     linger: float = 2.0
+    bad_request: tuple[bytes, str] = (b"bad request\n", "text/plain")
 
 
 class Listener:
@@ -188,8 +190,9 @@ class _Connection(web.RequestHandler):
         """What is not HTTP gets a constant answer and no line in the log, which noise must not be able to fill."""
         if status != 400:
             return super().handle_error(request, status, exc, message)
-        headers = {"Content-Type": "text/plain", "Server": SERVER}
-        response = web.Response(status=400, body=b"bad request\n", headers=headers)
+        body, content_type = self._settings.bad_request
+        headers = {"Content-Type": content_type, "Server": SERVER}
+        response = web.Response(status=400, body=body, headers=headers)
         response.force_close()
         return response
 

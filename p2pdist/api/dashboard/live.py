@@ -31,8 +31,6 @@ SECTIONS = {"status": 1.0, "savings": 1.0, "transfers": 1.0, "peers": 3.0, "imag
 _COST = 20.0
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
     "X-Accel-Buffering": "no",  # nginx would hold events back until it has a buffer full
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 from collections.abc import AsyncIterator
@@ -226,6 +227,114 @@ async def test_a_pull_has_the_form_that_is_shown(two: Town) -> None:
     assert {line["event"] for line in lines} == forms.keys()
     for line in lines:
         assert differences(line, forms[line["event"]]) == []
+
+
+def events_of(route: str) -> dict[str, Any]:
+    """The lines that are shown of a route that streams, by event."""
+    block = re.search(r"```jsonl\n(.*?)```", documented()[route], re.DOTALL)
+    assert block is not None
+    return {(line := json.loads(text))["event"]: line for text in block[1].splitlines()}
+
+
+async def test_imports_and_warm_ups_have_the_form_that_is_shown(two: Town, tmp_path: Path) -> None:
+    token = (tmp_path / "host-1" / "command.token").read_text().strip()
+    proof = {"headers": {"Authorization": f"Bearer {token}"}}
+    name, layer = f"{REGISTRY}/team/app:v3", IMAGE.layers[0].digest
+    answers = {
+        "POST /api/v1/import/missing": await two.ask(
+            "/api/v1/import/missing", "POST", json={"reference": name, "digests": [f"sha256:{5:064x}"]}, **proof
+        ),
+        "PUT /api/v1/import/blobs/{digest}": await two.ask(
+            f"/api/v1/import/blobs/{layer}?reference={quote(name)}", "PUT", data=io.BytesIO(IMAGE.blobs[layer]),
+            headers=proof["headers"] | {"Content-Type": "application/octet-stream"},
+        ),
+        "POST /api/v1/import": await two.ask(
+            "/api/v1/import", "POST", json={"reference": name, "digest": str(IMAGE.digest)}, **proof
+        ),
+    }  # fmt: skip
+    assert answers["POST /api/v1/import/missing"]["missing"]
+    for route, answer in answers.items():
+        assert differences(answer, example(route)) == [], route
+    forms = events_of("POST /api/v1/warm")
+    async with two.session.post(
+        two.url("/api/v1/warm"), json={"reference": NAMES[IMAGE]}, **proof
+    ) as response:
+        lines = [json.loads(line) for line in (await response.read()).splitlines()]
+    assert {line["event"] for line in lines} - {"waiting"} == forms.keys()
+    assert lines[-1]["hosts"] == 2
+    for line in lines:
+        told = {**line, "bytes": line["bytes"] or {"peer": 1}} if "bytes" in line else line
+        if told["event"] in forms:
+            shown = forms[told["event"]]
+            if "bytes" in shown:  # by source, whichever there were
+                assert set(told["bytes"]) <= {"peer", "upstream"}
+                shown = {**shown, "bytes": told["bytes"]}
+            assert differences(told, shown) == []
+
+
+async def test_diagnostics_have_the_parts_that_are_named(two: Town) -> None:
+    answer = await two.ask("/api/v1/diagnostics")
+    text = documented()["GET /api/v1/diagnostics"]
+    assert set(re.findall(r"`(\w+)`", text)) == answer.keys()
+    assert answer["pages"].keys() == {"status", "peers", "transfers", "images", "pins"}
+    for name, page in answer["pages"].items():
+        assert differences(page, example(f"GET /api/v1/{name}")) == [], name
+
+
+async def test_what_is_not_answered_with_200_is_as_the_document_says(two: Town) -> None:
+    """Statuses and forms of errors, and HEAD, over every route."""
+    wrong = {"headers": {"Content-Type": "application/json"}, "data": b"{"}
+    for route in documented():
+        method, path = route.split(" ")
+        path = path.replace("{digest}", f"sha256:{5:064x}").replace("{file}", "no.such")
+        asked: list[tuple[str, str, dict[str, Any], set[int]]] = [("PATCH", path, {}, {405})]
+        if method == "GET":
+            asked.append((method, path, {"headers": {"Host": "evil.test"}}, {403}))
+            if route in QUERIES:
+                asked += [(method, path, {}, {400}), (method, f"{path}?{'x' * 7000}=1", {}, {400})]
+                asked.append(
+                    (method, re.sub(r"=[^&]*", "=absent.example/a:1", path + QUERIES[route]), {}, {404})
+                )
+        else:
+            asked.append((method, path, wrong, {415} if method == "PUT" else {400, 403}))
+            asked.append((method, path, {"headers": {"Origin": "http://evil.test"}}, {403}))
+        for how, where, options, statuses in asked:
+            async with two.session.request(how, two.url(where), **options) as response:
+                assert response.status in statuses, (how, where)
+                assert response.content_type == "application/json"
+                error = (await response.json())["error"]
+                assert error["status"] == response.status
+                assert error["message"]
+                assert response.headers["X-Content-Type-Options"] == "nosniff"
+                assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+                if response.status == 405:
+                    assert method in response.headers["Allow"]
+
+
+async def test_head_is_get_without_its_body(two: Town) -> None:
+    for route in documented():
+        method, path = route.split(" ")
+        if method != "GET" or path in ("/api/v1/events", "/metrics", "/api/v1/diagnostics"):
+            continue
+        url = two.url(path.replace("{file}", "app.js") + QUERIES.get(route, ""))
+        async with two.session.head(url) as head, two.session.get(url) as get:
+            assert (head.status, head.content_type) == (200, get.content_type), path
+            assert await head.read() == b""
+    async with two.session.head(two.url("/api/v1/events")) as response:
+        assert response.status == 405
+
+
+async def test_what_is_no_http_is_an_error_of_the_same_form(two: Town) -> None:
+    host, port = two.agents[0].listeners["admin"].split(":")
+    for sent in (b"GET / HTTP/9.x\r\n\r\n", b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(sent)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")), answer
+        assert b"application/json" in head
+        assert json.loads(body) == {"error": {"status": 400, "message": "bad request"}}
 
 
 async def test_what_the_overview_says_of_a_cluster(two: Town) -> None:
