@@ -118,3 +118,17 @@ async def test_behind_a_proxys_path(browser: Browser) -> None:
         await tab.until("document.getElementById('ratio').textContent === '50.0 %'")
         assert await tab.js("getComputedStyle(document.querySelector('.card')).borderRadius") != "0px"
         assert tab.problems == []
+
+
+async def test_an_agent_of_another_version_brings_its_own_page(browser: Browser) -> None:
+    agent = busy()
+    async with running(agent, quick()) as world, open_tab(browser) as tab:
+        await tab.goto(f"{world.url}/")
+        await tab.until(LIVE)
+        await tab.js("window.mark = 'still here'")
+        agent.sections["status"]["peers"] = 5
+        await tab.until("document.getElementById('tiles').innerText.includes('5')")
+        assert await tab.js("window.mark") == "still here"
+        agent.sections["status"]["version"] = "1.3.0"
+        await tab.until(f"window.mark === undefined && {LIVE}")
+        await tab.until("document.getElementById('version').textContent === 'p2pdist 1.3.0'")

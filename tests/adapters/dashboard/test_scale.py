@@ -62,7 +62,7 @@ async def test_peers_that_are_not_well_are_counted_though_they_come_last(browser
     async with shown(browser, FakeDashboard(sections)) as (_, tab):
         assert (
             await tab.js("document.getElementById('peers-count').innerText")
-            == "256 of 300 shown, 2 backing off, 4 banned"
+            == "the 256 fastest of 300, 2 backing off, 4 banned"
         )
 
 

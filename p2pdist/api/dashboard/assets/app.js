@@ -23,6 +23,8 @@ images.now = now;
 // -- the agent itself --
 
 function drawStatus(status) {
+  // Another version has another page.
+  if (state.status && state.status.version !== status.version) location.reload();
   state.status = status;
   images.hosts = status.peers + 1;
   text(byId("name"), `on ${status.name}`);
@@ -141,7 +143,7 @@ function drawRegistries({ registries: all }) {
 
 function drawTransfers({ count, transfers }) {
   const more = count - transfers.length;
-  text(byId("transfers-count"), more > 0 ? `${transfers.length} of ${count} shown` : "");
+  text(byId("transfers-count"), more > 0 ? `the first ${transfers.length} of ${count}` : "");
   show(byId("transfers-empty"), !count);
   show(byId("transfers-key"), count);
   keyed(byId("transfers"), beginnings.transfers.of(transfers), (each) => each.digest, makeTransfer);
@@ -178,7 +180,7 @@ function makeTransfer(first) {
 // -- images and peers --
 
 function drawImages({ count, images: rows }) {
-  text(byId("images-count"), rows.length < count ? `${rows.length} of ${count} shown` : count ? format.count(count, "image") : "");
+  text(byId("images-count"), rows.length < count ? `the ${rows.length} asked last, of ${count}` : count ? format.count(count, "image") : "");
   text(byId("images-empty"), "This host's store holds no image yet.");
   show(byId("images-empty"), !count);
   show(byId("images-scroll"), count);
@@ -192,7 +194,7 @@ function unwell(rows) {
 }
 
 function drawPeers({ count, peers: rows }) {
-  const shown = rows.length < count ? `${rows.length} of ${count} shown` : count ? format.count(count, "agent") : "";
+  const shown = rows.length < count ? `the ${rows.length} fastest of ${count}` : count ? format.count(count, "agent") : "";
   text(byId("peers-count"), `${shown}${unwell(rows)}`);
   text(byId("peers-empty"), state.status?.cluster === false
     ? "Single-host mode: without a cluster key there are no peers."
