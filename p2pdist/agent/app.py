@@ -211,7 +211,7 @@ async def _listeners(
         ListenerSettings("mirror.listen", max_connections=config.mirror.max_connections),
     )
     admin = Listener(
-        build_admin_app(backend, AdminSettings((config.agent.name,)), parts),
+        build_admin_app(backend, AdminSettings((config.agent.name, *config.admin.names)), parts),
         ListenerSettings("admin.listen", max_connections=128, bad_request=BAD_REQUEST),
     )
     await admin.start(config.admin.listen.host, config.admin.listen.port)

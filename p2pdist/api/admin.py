@@ -168,7 +168,8 @@ class _Guard:
         host = request.headers.get("Host")
         if host is not None and not self._is_own(host):
             raise _denied(
-                f"this is not {host[:100]!r}; call this listener by its IP address, localhost or the agent's name"
+                f"this is not {host[:100]!r}; call this listener by its IP address, localhost, the agent's name or one of "
+                "admin.names"
             )
         if request.method not in _SAFE_METHODS:
             _check_same_origin(request, host)

@@ -55,6 +55,7 @@ class PeerConfig:
 @dataclass(frozen=True, slots=True)
 class AdminConfig:
     listen: ListenAddress = ListenAddress("127.0.0.1", 5052)
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,13 @@ ADMIN = Section(
             "Where it listens. It has no password: keep it on loopback.",
             '"127.0.0.1:5052"',
         ),
+        Key(
+            "names",
+            values.NAMES,
+            "Names by which it may be called, besides its addresses, `localhost` and `agent.name`: those of a proxy before "
+            "it, or by which Prometheus knows this host.",
+            '["p2pdist.example.internal"]',
+        ),
     ),
 )
 STORE = Section(

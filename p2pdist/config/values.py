@@ -204,6 +204,20 @@ def parse_bootstrap(value: object) -> tuple[str, ...]:
     return entries
 
 
+def parse_names(value: object) -> tuple[str, ...]:
+    """Host names, without ports; list or comma-separated; raises ValueError."""
+    names = parse_list(value)
+    for name in names:
+        try:
+            parse_host_port(name, default_port=1)
+            with_port = split_host_port(name)[1] is not None
+        except ValueError as error:
+            raise ValueError(f"holds {name[:80]!r}, which {error}") from None
+        if with_port:
+            raise ValueError(f"holds {name[:80]!r}, which has a port; the name is enough")
+    return names
+
+
 def parse_list(value: object) -> tuple[str, ...]:
     """Texts from a list, or from one text with commas; empty ones dropped; raises ValueError."""
     parts = _text(value, MAX_LIST * 300).split(",") if isinstance(value, str) else value
@@ -355,6 +369,12 @@ LISTEN = Kind(
 )
 ADVERTISE = Kind(
     "address", 'an IP address or host name, with or without a port, such as "10.0.0.1:5051"', parse_advertise
+)
+NAMES = Kind(
+    "list",
+    'a list of host names such as ["p2pdist.example.internal"]',
+    parse_names,
+    lambda value: "[" + ", ".join(quote(entry) for entry in value) + "]",
 )
 BOOTSTRAP = Kind(
     "list",

@@ -106,3 +106,15 @@ async def test_a_member_tells_what_its_dht_does_and_what_it_holds(tmp_path: Path
     ]  # fmt: skip
     events = [line for line in text.splitlines() if line.startswith("p2pdist_dht_events_total{")]
     assert not [line for line in events if "contacts" in line]
+
+
+async def test_the_admin_listener_answers_to_the_names_it_was_given(tmp_path: Path) -> None:
+    file = config_file(tmp_path)
+    file.write_text(file.read_text().replace("[admin]\n", '[admin]\nnames = ["proxy.example.internal"]\n'))
+    async with run_parts(load_config(file, {}, {})) as running, aiohttp.ClientSession() as session:
+        url = f"http://{running.listeners['admin']}/api/v1/status"
+        async with session.get(url, headers={"Host": "proxy.example.internal"}) as answer:
+            assert answer.status == 200
+        async with session.get(url, headers={"Host": "other.example.internal"}) as answer:
+            assert answer.status == 403
+            assert "admin.names" in (await answer.json())["error"]["message"]
