@@ -4,8 +4,8 @@ Rules:
 - This is the only module that imports opentelemetry, which is an extra; nothing imports it while traces are off.
 - Spans wait in a queue of MAX_QUEUED; when it is full, the oldest go. They are sent by a thread of their own, so a collector
   that is down or hangs costs spans and nothing else; that is said once, and once more when it takes them again.
-- A fetch is a child of the request that started it, whoever joins it later; what upstream and peers are asked for a blob
-  that is being fetched is a child of that fetch, whichever task asks.
+- A fetch is a child of the request that started it; whoever joins it later has a link to it, in a trace of its own. What
+  upstream and peers are asked for a blob that is being fetched is a child of that fetch, whichever task asks.
 - No query of an upstream URL is told: signed ones hold secrets. No context is sent to registries or peers.
 """
 
@@ -26,7 +26,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from p2pdist.oci.content import BlobStat
@@ -45,6 +45,7 @@ FLUSH_TIMEOUT: Final = 2.0
 _BATCH: Final = 512
 _DELAY: Final = 2.0
 _MAX_TEXT: Final = 512
+_MAX_KNOWN: Final = 256
 
 Attributes = Mapping[str, str | int]
 
@@ -57,6 +58,17 @@ class _Scope:
     span: Span
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     peers: dict[tuple[Digest, str], PeerTally] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    """Digests whose fetch this request began."""
+    since: int = field(default_factory=time.time_ns)
+
+
+@dataclass(slots=True)
+class _Known:
+    """A fetch; ``ended`` in nanoseconds since 1970, 0 while it is in progress."""
+
+    context: SpanContext
+    ended: int = 0
 
 
 @dataclass(slots=True)
@@ -64,6 +76,7 @@ class _Fetch:
     """A blob's fetch in progress."""
 
     span: Span
+    known: _Known
     peers: PeerTally = field(default_factory=PeerTally)
 
 
@@ -87,6 +100,8 @@ class Tracing:
         self._tracer = self._provider.get_tracer("p2pdist")
         self._propagator = TraceContextTextMapPropagator()
         self._fetches: dict[Digest, _Fetch] = {}
+        # The last fetches, by digest: whoever joined one describes itself when it is over.
+        self._known: dict[str, _Known] = {}
 
     def close(self) -> None:
         """Send what waits, for at most FLUSH_TIMEOUT seconds; blocks that long. The thread that sends is a daemon."""
@@ -107,14 +122,15 @@ class Tracing:
         parent = self._propagator.extract(dict(carrier), Context())
         span = self._tracer.start_span("mirror", parent, SpanKind.SERVER)
         span.set_attribute("http.request.method", method[:20])
+        before, scope = _scope.get(), _Scope(span)
 
         def describe(name: str, attributes: Attributes, error: str) -> None:
             span.update_name(name)
             span.set_attributes(dict(attributes))
+            self._link_to_fetch(span, scope, attributes)
             if error:
                 span.set_status(Status(StatusCode.ERROR, error[:_MAX_TEXT]))
 
-        before, scope = _scope.get(), _Scope(span)
         _scope.set(scope)
         try:
             yield describe
@@ -124,11 +140,28 @@ class Tracing:
                 self._draw_peers(span, digest, kind, scope.peers.pop((digest, kind)))
             span.end()
 
+    def _link_to_fetch(self, span: Span, scope: _Scope, attributes: Attributes) -> None:
+        """A request that was under way while another one's fetch was: it waited for that, or read along."""
+        digest = str(attributes.get("p2pdist.digest", ""))
+        known = self._known.get(digest)
+        if known is not None and digest not in scope.begun and (not known.ended or known.ended > scope.since):
+            span.add_link(known.context)
+
+    def _remember(self, digest: Digest, span: Span) -> _Known:
+        self._known.pop(str(digest), None)
+        known = self._known[str(digest)] = _Known(span.get_span_context())
+        if len(self._known) > _MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        if (scope := _scope.get()) is not None:
+            scope.begun.add(str(digest))
+        return known
+
     # -- fetches: TraceTransfers --
 
     def fetch_begun(self, repository: Repository, digest: Digest, kind: str) -> None:
         """A fetch of this digest is in progress, for the request that is being answered."""
-        self._fetches[digest] = _Fetch(self._start(f"fetch {kind}", _content(repository, digest)))
+        span = self._start(f"fetch {kind}", _content(repository, digest))
+        self._fetches[digest] = _Fetch(span, self._remember(digest, span))
 
     def fetch_ended(
         self,
@@ -144,10 +177,12 @@ class Tracing:
         if fetch is None:
             began = time.time_ns() - int(seconds * 1e9)
             span = self._start(f"fetch {kind}", _content(repository, digest), start=began)
+            known = self._remember(digest, span)
             scope = _scope.get()
             peers = scope.peers.pop((digest, "manifest"), None) if scope is not None else None
         else:
-            span, peers = fetch.span, fetch.peers
+            span, peers, known = fetch.span, fetch.peers, fetch.known
+        known.ended = time.time_ns()
         if peers is not None:
             self._draw_peers(span, digest, kind, peers)
         span.set_attributes({f"p2pdist.{source}_bytes": count for source, count in moved.items()})

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 @dataclass(frozen=True)
 class ReceivedSpan:
     """Ids in hex; ``parent`` "" for a root; ``error`` is None unless the span's status is an error; ``began`` and ``ended``
-    in nanoseconds; ``events`` are names and attributes."""
+    in nanoseconds; ``events`` are names and attributes, ``links`` ids of traces and spans."""
 
     name: str
     trace: str
@@ -29,6 +29,7 @@ class ReceivedSpan:
     began: int = 0
     ended: int = 0
     events: tuple[tuple[str, dict[str, str | int]], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -73,6 +74,7 @@ def _span(span: object, resource: dict[str, str | int]) -> ReceivedSpan:
         span.start_time_unix_nano,  # type: ignore[attr-defined]
         span.end_time_unix_nano,  # type: ignore[attr-defined]
         tuple((event.name, _values(event.attributes)) for event in span.events),  # type: ignore[attr-defined]
+        tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),  # type: ignore[attr-defined]
     )
 
 

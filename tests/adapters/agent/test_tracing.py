@@ -17,6 +17,7 @@ from p2pdist.agent.app import run_parts
 from p2pdist.config.load import load_config
 from p2pdist.errors import ConfigError
 from p2pdist.oci.digest import Digest
+from p2pdist.oci.reference import Repository
 from p2pdist.telemetry import tracing
 from p2pdist.telemetry.tracing import MAX_QUEUED, Tracing
 from p2pdist.testing.registry import FakeRegistry
@@ -46,14 +47,24 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 class Client:
-    def __init__(self, mirror: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, mirror: str, session: aiohttp.ClientSession, admin: str = "") -> None:
         self._base = f"http://{mirror}/v2/team/app"
         self._session = session
+        self._admin = admin
 
     async def ask(self, path: str, method: str = "GET", *headers: tuple[str, str]) -> tuple[int, bytes]:
         url = f"{self._base}/{path}?ns=registry.example"
         async with self._session.request(method, url, headers=headers) as answer:
             return answer.status, await answer.read()
+
+    async def wait_for_users(self, count: int) -> None:
+        """Return when so many runtimes wait for the blob that is being fetched."""
+        async with asyncio.timeout(30):
+            while True:
+                async with self._session.get(f"http://{self._admin}/api/v1/transfers") as answer:
+                    if [row["users"] for row in (await answer.json())["transfers"]] == [count]:
+                        return
+                await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -61,7 +72,7 @@ async def agent(directory: Path, registry: FakeRegistry, traces: str) -> AsyncIt
     file = directory / "config.toml"
     file.write_text(CONFIG.format(data=directory / "data", traces=traces, registry=registry.url))
     async with run_parts(load_config(file, {}, {})) as running, aiohttp.ClientSession() as session:
-        yield Client(running.listeners["mirror"], session)
+        yield Client(running.listeners["mirror"], session, running.listeners["admin"])
 
 
 @pytest.fixture
@@ -260,3 +271,38 @@ def test_an_agent_without_traces_imports_none_of_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OFF, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_who_joins_a_fetch_has_a_link_to_it(tmp_path: Path, registry: FakeRegistry) -> None:
+    digest, context = Digest.of(LAYER), ("traceparent", f"00-{TRACE}-{PARENT}-01")
+    async with collecting() as collector:
+        async with agent(tmp_path, registry, collector.url) as client:
+            registry.faults.update({"stall_after": 300_000, "stall_times": 1, "body_kinds": ["blob"]})
+            first = asyncio.ensure_future(client.ask(f"blobs/{digest}", "GET", context))
+            await client.wait_for_users(1)
+            second = asyncio.ensure_future(client.ask(f"blobs/{digest}"))
+            await client.wait_for_users(2)
+            registry.release()
+            assert (await first, await second) == ((200, LAYER), (200, LAYER))
+            assert await client.ask(f"blobs/{digest}") == (200, LAYER)
+            assert (await client.ask("manifests/v1"))[0] == 200
+        fetch = one(collector.named("fetch blob"))
+        began, joined, held = sorted(
+            collector.named("mirror blob"), key=lambda span: (span.trace != TRACE, span.began)
+        )
+        assert (fetch.trace, fetch.parent) == (began.trace, began.id)
+        assert joined.trace != began.trace
+        assert (began.links, joined.links, held.links) == ((), ((fetch.trace, fetch.id),), ())
+        assert one(collector.named("mirror manifest")).links == ()
+
+
+async def test_so_many_fetches_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_MAX_KNOWN", 3)
+    async with collecting() as collector:
+        traces = Tracing(f"{collector.url}/v1/traces", {"service.name": "p2pdist"})
+        for number in range(10):
+            repository, digest = Repository("registry.example", "team/app"), Digest.of(bytes([number]))
+            traces.fetch_begun(repository, digest, "blob")
+            traces.fetch_ended(repository, digest, "blob", 1.0, {}, "")
+        assert list(traces._known) == [str(Digest.of(bytes([number]))) for number in (7, 8, 9)]
+        await asyncio.to_thread(traces.close)
