@@ -66,25 +66,28 @@ async def test_peers_that_are_not_well_are_counted_though_they_come_last(browser
         )
 
 
+WATCHED = """
+window.rounds = 0;
+window.asked = 0;
+const [every, get] = [setInterval, fetch];
+const counted = (work) => () => { work(); window.rounds += 1; };
+window.setInterval = (work, time) => (time === 10000 ? every(counted(work), 20) : every(work, time));
+window.fetch = (url, ...more) => { window.asked += String(url).includes("api/v1/layers"); return get(url, ...more); };
+"""
+
+
 async def test_what_is_not_shown_any_more_is_not_asked_for(browser: Browser) -> None:
     """An open image that leaves the store, or the part of the list that is shown."""
-    asked = (
-        "performance.getEntriesByType('resource').filter(each => each.name.includes('api/v1/layers')).length"
-    )
-    faster = "const real = setInterval; window.setInterval = (work, time) => real(work, time === 10000 ? 20 : time)"
     agent = busy()
     agent.past = []
-    async with shown(browser, agent, first=faster) as (_, tab):
+    async with shown(browser, agent, first=WATCHED) as (_, tab):
         await tab.js("document.querySelector('.unfold').click()")
-        await tab.until(asked, lambda count: count >= 3)
+        await tab.until("window.asked >= 3")
         agent.sections["images"] = {"count": 0, "images": []}
         await tab.until("document.getElementById('images-empty').checkVisibility()")
-        await tab.js("performance.clearResourceTimings()")
-        # What was asked before may still arrive; after that a round of news passes, and nothing more is asked.
-        await tab.js("new Promise(done => setTimeout(done, 100))")
-        before = await tab.js(asked)
-        await tab.js("new Promise(done => setTimeout(done, 200))")
-        assert await tab.js(asked) == before
+        asked, rounds = await tab.js("[window.asked, window.rounds]")
+        await tab.until(f"window.rounds > {rounds + 3}")
+        assert await tab.js("window.asked") == asked
 
 
 def hostile() -> dict[str, Any]:
