@@ -21,6 +21,7 @@ from typing import Any
 from p2pdist.swarm import events as ev
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.planner import Planner, PlannerSettings
+from p2pdist.swarm.rendezvous import seed_of
 from p2pdist.wire.records import PeerId
 
 WINDOW = 4
@@ -184,6 +185,7 @@ class Simulation:
         self._by_peer = {host.peer: host for host in self._hosts}
         self._present: list[list[_Part]] = [[] for _ in scenario.blobs]
         self._open = len(self._hosts)
+        self._arcs: dict[tuple[int, int, int], list[_Part]] = {}
 
     def _make(self, index: int, link: HostLink) -> _Host:
         host = _Host(index, link)
@@ -258,22 +260,33 @@ class Simulation:
         planner = part.planner = Planner(cut, part.host.peer, held, self._now, self._scenario.settings, zone)
         present = self._present[part.blob]
         ahead = sum(1 for other in present if other.planner is not None and not other.planner.complete)
-        for other in self._sample(present):
+        for other in self._sample(part, present):
             part.neighbours[other] = None
             other.neighbours[part] = None
             self._greet(other, part)
             self._greet(part, other)
         present.append(part)
+        for (blob, bits, own), mates in self._arcs.items():
+            if blob == part.blob and seed_of(part.host.peer) >> (64 - bits) == own:
+                mates.append(part)
         self._deliver(part, ev.Announced(ahead))
         if not planner.complete:
             self._at(self._now + START * self._scenario.far_latency, self._tick, part)
 
-    def _sample(self, present: list[_Part]) -> list[_Part]:
+    def _sample(self, part: _Part, present: list[_Part]) -> list[_Part]:
         """Whom an announcing member meets: at random among the members that have room, whoever is full redirects."""
         wanted, most = self._scenario.neighbours, self._scenario.most
-        if len(present) <= self._scenario.settings.core:
+        if len(present) < self._scenario.settings.arc:
             return [other for other in present if not other.host.gone]
-        found: dict[_Part, None] = {}
+        bits = 0
+        while len(present) >> bits > 0.8 * self._scenario.settings.arc:
+            bits += 1
+        own = seed_of(part.host.peer) >> (64 - bits)
+        mates = self._arcs.setdefault((part.blob, bits, own), [])
+        if not mates:
+            mates += [other for other in present if seed_of(other.host.peer) >> (64 - bits) == own]
+        found: dict[_Part, None] = {other: None for other in mates if not other.host.gone}
+        wanted += len(found)
         for _ in range(8 * wanted):
             other = present[self._random.randrange(len(present))]
             if not other.host.gone and len(other.neighbours) < most:
