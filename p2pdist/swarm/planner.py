@@ -71,6 +71,7 @@ class Planner:
             geometry.count, self._seed, self.held, *parts, self._ring, self._laggards, self.settings
         )
         self._duty = Duty(geometry, self._choice, *parts, self._ring, self._laggards, self.settings)
+        self._bits = 0
         self._started = False
         self._arrived = now
         self._gave_up = False
@@ -82,6 +83,7 @@ class Planner:
             ev.MemberClaims: self._member_claims,
             ev.MemberReleases: self._member_releases,
             ev.MembersLag: self._members_lag,
+            ev.ArcHalved: self._arc_halved,
             ev.Announced: self._announced,
             ev.Progressed: self._progressed,
             ev.PieceHeld: self._piece_held,
@@ -125,6 +127,11 @@ class Planner:
         """Whether a neighbour said that it fetches this piece for all."""
         member = self._members.table.get(peer)
         return member is not None and self._members.origin.get(piece) is member
+
+    @property
+    def arc(self) -> int:
+        """This host's arc is 2 ** -``arc`` of the ring."""
+        return self._ring.bits
 
     def has_room(self, peer: PeerId) -> bool:
         """Whether one more neighbour is wanted: all of the same arc are, and some of the others."""
@@ -171,16 +178,31 @@ class Planner:
 
     def _close_ranks(self, now: float) -> None:
         """Who held everything from the start stands outside of the ring: its uplink is divided like upstream's."""
-        bits = self._ring.bits
-        arc = set(self._ring.stand([member for member in self._members.table.values() if not member.founder]))
-        if not bits and not self._ring.bits:
+        bits = self._bits
+        arc = set(self._ring.stand(self._standing()))
+        self._bits = self._ring.bits
+        if self._bits > bits:
+            self._out.append(ev.Tell(arc=self._bits))
+        if not bits and not self._bits:
             return
         for member in self._members.table.values():
             if member in arc or member.founder:
                 member.outside = False
             elif not member.outside:
+                if not member.complete:
+                    self._division.spread.left(member.have, now)
                 for piece in self._members.put_outside(member):
                     self._division.reopen(piece, now)
+
+    def _standing(self) -> list[Member]:
+        return [member for member in self._members.table.values() if not member.founder]
+
+    def _arc_halved(self, event: ev.ArcHalved, now: float) -> None:
+        member = self._members.table.get(event.peer)
+        if member is not None and not self.complete:
+            while self._ring.halve(member.seed, event.bits, self._standing()):
+                self._close_ranks(now)
+            self._replan(now)
 
     def _left(self, event: ev.MemberLeft, now: float) -> None:
         member = self._members.table.get(event.peer)

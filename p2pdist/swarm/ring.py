@@ -18,7 +18,8 @@ from p2pdist.swarm.rendezvous import weight
 SEED_BITS = 64
 SOURCE_BITS = 3
 MOST_BITS = 12
-_FEW = 0.6
+_FEW = 0.1
+_ENOUGH = 0.3
 
 
 class Ring:
@@ -44,11 +45,12 @@ class Ring:
         return members
 
     def _of_own_arc(self, members: list[Member]) -> list[Member]:
-        """Halve the arc as long as it has too many members; double it again when it has become small."""
+        """Halve the arc as long as it has too many members; double it again when there are next to none."""
         bits = self.bits
-        while bits and len(self._within(members, bits - 1)) < self._most * _FEW:
-            bits -= 1
         near = self._within(members, bits)
+        while bits and len(near) < self._most * _FEW:
+            bits -= 1
+            near = self._within(members, bits)
         while len(near) >= self._most and bits < MOST_BITS:
             bits += 1
             near = self._within(near, bits)
@@ -58,6 +60,15 @@ class Ring:
     def _within(self, members: list[Member], bits: int) -> list[Member]:
         own = self._own[1] >> (SEED_BITS - bits)
         return [member for member in members if member.seed >> (SEED_BITS - bits) == own]
+
+    def halve(self, seed: int, bits: int, members: list[Member]) -> bool:
+        """A member with this seed says how long its arc is. If it is of this host's, and there are so many members that it may
+        be right, this host's becomes as short. Whether it did: then the members are to be set anew with ``stand``."""
+        few = len(self._within(members, self.bits)) < self._most * _ENOUGH
+        if bits <= self.bits or not self.is_near(seed) or few:
+            return False
+        self.bits += 1
+        return True
 
     def is_near(self, seed: int) -> bool:
         """Whether a member with this seed is of this host's arc."""

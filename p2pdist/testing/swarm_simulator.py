@@ -266,9 +266,9 @@ class Simulation:
             self._greet(other, part)
             self._greet(part, other)
         present.append(part)
-        for (blob, bits, own), mates in self._arcs.items():
-            if blob == part.blob and seed_of(part.host.peer) >> (64 - bits) == own:
-                mates.append(part)
+        for bits in range(1, 12):
+            arc = part.blob, bits, seed_of(part.host.peer) >> (64 - bits)
+            self._arcs.setdefault(arc, []).append(part)
         self._deliver(part, ev.Announced(ahead))
         if not planner.complete:
             self._at(self._now + START * self._scenario.far_latency, self._tick, part)
@@ -278,13 +278,10 @@ class Simulation:
         wanted, most = self._scenario.neighbours, self._scenario.most
         if len(present) < self._scenario.settings.arc:
             return [other for other in present if not other.host.gone]
-        bits = 0
-        while len(present) >> bits > 0.8 * self._scenario.settings.arc:
+        bits, mates, seed = 0, present, seed_of(part.host.peer)
+        while len(mates) >= self._scenario.settings.arc:
             bits += 1
-        own = seed_of(part.host.peer) >> (64 - bits)
-        mates = self._arcs.setdefault((part.blob, bits, own), [])
-        if not mates:
-            mates += [other for other in present if seed_of(other.host.peer) >> (64 - bits) == own]
+            mates = self._arcs.setdefault((part.blob, bits, seed >> (64 - bits)), [])
         found: dict[_Part, None] = {other: None for other in mates if not other.host.gone}
         wanted += len(found)
         for _ in range(8 * wanted):
@@ -303,7 +300,7 @@ class Simulation:
         joined = ev.MemberJoined(
             about.host.peer, have, planner.claims, planner.complete, near, about.host.link.zone
         )
-        self._send(about, to, joined)
+        self._send(about, to, joined, ev.ArcHalved(about.host.peer, planner.arc))
 
     def _leave(self, host: _Host) -> None:
         if host.gone:
@@ -400,6 +397,9 @@ class Simulation:
             for own in part.host.parts:
                 if own is not part:
                     self._deliver(own, lag)
+        elif command.arc:
+            for other in part.neighbours:
+                self._send(part, other, ev.ArcHalved(part.host.peer, command.arc))
         elif not part.flushing:
             part.flushing = True
             delay = FLUSH_DELAY * max(1.0, len(part.neighbours) / 8)
