@@ -67,7 +67,7 @@ FAILURES_APART = 0.5  # what fails at once with others on one connection counts 
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
-MOST_NEIGHBOURS = 512
+MOST_NEIGHBOURS = 320
 MAX_EARLY = 4096
 ATTESTED_AT_ONCE = 2048  # fit into a frame
 LAST_PEER = PeerId(b"\xff" * 20)
@@ -256,6 +256,7 @@ class _Session:
                 self._planner.claims,
                 self._introduced(to),
                 answer,
+                self._planner.arc,
             )
         )
 
@@ -283,6 +284,8 @@ class _Session:
                 self._handle(ev.MemberReleases(sender, message.release))
             if message.lagging and sender in self._neighbours and sender != self._hub.own.peer:
                 self._handle(ev.MembersLag(sender, message.lagging))
+            if message.arc and sender in self._neighbours:
+                self._handle(ev.ArcHalved(sender, message.arc))
         else:
             self._gone(sender)
 
@@ -299,6 +302,8 @@ class _Session:
         near = join.sender.zone == self._context.policy.zone
         complete = len(join.have) == self._geometry.count
         self._handle(ev.MemberJoined(peer, join.have, join.claims, complete, near, join.sender.zone))
+        if join.arc:
+            self._handle(ev.ArcHalved(peer, join.arc))
         if join.answer:
             self._greet(join.sender, answer=False)
         self._join(join.members)
@@ -646,7 +651,7 @@ class _Session:
             self._hub.lagging(self._target.digest, command.lagging)
         self._outbox.append(command)
         first_hand = any(self._attested.is_true(piece) for piece in command.have)
-        if command.claim or command.release or command.lagging:
+        if command.claim or command.release or command.lagging or command.arc:
             self._flush()
         elif first_hand:
             self._flush_within(FIRST_HAND_DELAY)
@@ -673,8 +678,9 @@ class _Session:
         claim = tuple(p for tell in told for p in tell.claim)
         release = tuple(p for tell in told for p in tell.release)
         lagging = tuple(dict.fromkeys(peer for tell in told for peer in tell.lagging))[:MAX_LAGGING]
-        if have or claim or release or lagging:
-            self._broadcast(encode(Update(self._target.digest, have, claim, release, lagging)))
+        arc = max(tell.arc for tell in told)
+        if have or claim or release or lagging or arc:
+            self._broadcast(encode(Update(self._target.digest, have, claim, release, lagging, arc)))
 
     def _broadcast(self, frame: bytes) -> None:
         for peer, provider in self._neighbours.items():
