@@ -25,7 +25,7 @@ _ENOUGH = 0.3
 class Ring:
     """``own`` is this host's place. Rebuilt by ``stand`` when members come and go."""
 
-    def __init__(self, own: tuple[str, int], most: int) -> None:
+    def __init__(self, own: tuple[str, int], most: int = 128) -> None:
         self._own = own
         self._most = most
         self.bits = 0
