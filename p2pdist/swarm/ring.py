@@ -64,8 +64,10 @@ class Ring:
     def halve(self, seed: int, bits: int, members: list[Member]) -> bool:
         """A member with this seed says how long its arc is. If it is of this host's, and there are so many members that it may
         be right, this host's becomes as short. Whether it did: then the members are to be set anew with ``stand``."""
-        few = len(self._within(members, self.bits)) < self._most * _ENOUGH
-        if bits <= self.bits or not self.is_near(seed) or few:
+        if bits <= self.bits or not self.is_near(seed):
+            return False
+        near = self._within(members, self.bits)
+        if len(near) < self._most * _ENOUGH or len(self._within(near, self.bits + 1)) < self._most * _FEW:
             return False
         self.bits += 1
         return True

@@ -60,6 +60,7 @@ LOOK_AGAIN = (0.5, 1.5, 4.0, 10.0)
 LOOK_EVERY = 20.0
 FLUSH_DELAY = 0.8  # what is held may be told late: who needs a piece gets it along the ring
 LONGEST_DELAY = 5.0
+PARTED = 20.0  # who had no room for this host is not asked again for so long
 FIRST_HAND_DELAY = 0.1  # often a claim follows, and goes with it
 STEP_SECONDS = 0.2
 FAILURES = 3  # in a row: the peer is left to itself, until it is found again
@@ -127,6 +128,7 @@ class _Session:
         # Pieces whose sender, when it was asked for them, held the whole blob; or fetched them for all, as it said.
         self._from_whole: set[int] = set()
         self._from_fetcher: set[int] = set()
+        self._parted: dict[PeerId, float] = {}
         self._failures: dict[PeerId, tuple[int, float]] = {}
         self._settling: set[int] = set()
         self._untold: dict[int, float] = {}
@@ -227,6 +229,8 @@ class _Session:
         for provider in health.order(fresh, now, self._context.policy.zone, salt=salt):
             if not self._has_room(provider.peer):
                 continue
+            if not provider.complete and now - self._parted.get(provider.peer, -PARTED) < PARTED:
+                continue
             self._neighbours[provider.peer] = provider
             if provider.complete:  # it takes no part any more, and needs no greeting
                 near = provider.zone == self._context.policy.zone
@@ -287,6 +291,7 @@ class _Session:
             if message.arc and sender in self._neighbours:
                 self._handle(ev.ArcHalved(sender, message.arc))
         else:
+            self._parted[sender] = self._context.clock.now()
             self._gone(sender)
 
     def _joined(self, join: Join) -> None:
