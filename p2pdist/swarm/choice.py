@@ -172,11 +172,7 @@ class Choice:
         seeds = self._members.seeds if self.direct else ()
         for group in (self._members.holders.get(piece, ()), seeds):
             for member in group:
-                if (
-                    member.load >= per_peer
-                    or member.quiet_until > now
-                    or member in flying
-                ):
+                if member.load >= per_peer or member.quiet_until > now or member in flying:
                     continue
                 load = member.load if member.near else member.load + self._settings.far
                 if member.lags_until > now:

@@ -44,7 +44,7 @@ class PlannerSettings:
     longest_run: int = 32 * 1024 * 1024
     rank_delay: float = 0.1
     wanted_ranks: int = 2
-    arc: int = 128
+    arc: int = 64
     outsiders: int = 32
     arc_claims: int = 16
     arc_rank_delay: float = 0.02

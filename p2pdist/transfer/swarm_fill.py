@@ -60,6 +60,7 @@ LOOK_AGAIN = (0.5, 1.5, 4.0, 10.0)
 LOOK_EVERY = 20.0
 FLUSH_DELAY = 0.8  # what is held may be told late: who needs a piece gets it along the ring
 LONGEST_DELAY = 5.0
+MOST_PARTED = 1024
 PARTED = 20.0  # who had no room for this host is not asked again for so long
 FIRST_HAND_DELAY = 0.1  # often a claim follows, and goes with it
 STEP_SECONDS = 0.2
@@ -68,7 +69,7 @@ FAILURES_APART = 0.5  # what fails at once with others on one connection counts 
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
-MOST_NEIGHBOURS = 320
+MOST_NEIGHBOURS = 192
 MAX_EARLY = 4096
 ATTESTED_AT_ONCE = 2048  # fit into a frame
 LAST_PEER = PeerId(b"\xff" * 20)
@@ -291,7 +292,8 @@ class _Session:
             if message.arc and sender in self._neighbours:
                 self._handle(ev.ArcHalved(sender, message.arc))
         else:
-            self._parted[sender] = self._context.clock.now()
+            if len(self._parted) < MOST_PARTED:
+                self._parted[sender] = self._context.clock.now()
             self._gone(sender)
 
     def _joined(self, join: Join) -> None:
