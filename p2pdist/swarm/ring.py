@@ -62,8 +62,8 @@ class Ring:
         return [member for member in members if member.seed >> (SEED_BITS - bits) == own]
 
     def halve(self, seed: int, bits: int, members: list[Member]) -> bool:
-        """A member with this seed says how long its arc is. If it is of this host's, and there are so many members that it may
-        be right, this host's becomes as short. Whether it did: then the members are to be set anew with ``stand``."""
+        """A member with this seed says how long its arc is. If it is of this host's arc, and there are so many members that
+        it may be right, this host's becomes half as long. Whether it did; then ``stand`` is due."""
         if bits <= self.bits or not self.is_near(seed):
             return False
         near = self._within(members, self.bits)

@@ -5,7 +5,8 @@ its blobs. Bytes move in chunks: a source's uplink serves its active transfers r
 chunk then queues at the receiver's downlink. A transfer keeps at most ``WINDOW`` chunks between the two (TCP's window).
 A piece that is still arriving at its source is sent on chunk by chunk as it arrives (cut-through). Messages take
 ``latency`` seconds; what is newly held is told in batches, as the daemon does it. Each blob is a swarm of its own.
-Membership: who announces is told of a sample of those there before that still have room for a neighbour.
+Membership: who announces is told of those there before that are of its arc of the ring, and of a sample of the others that
+still have room for a neighbour.
 Deterministic by seed: all randomness comes from it.
 """
 
@@ -49,7 +50,7 @@ class Scenario:
     """What is simulated. ``upstream`` is the registry's uplink in bytes per second; sizes in bytes.
 
     ``upstream_ends``: from that second on, upstream refuses. ``piece``: cut blobs coarser than the daemon does, for
-    large swarms. ``neighbours`` are looked for, ``most`` accepted.
+    large swarms. Beside all of its arc a host looks for ``neighbours``; ``most`` are accepted.
     """
 
     blobs: tuple[int, ...]
@@ -59,7 +60,7 @@ class Scenario:
     far_latency: float = 0.0005
     upstream_ends: float | None = None
     neighbours: int = 32
-    most: int = 256
+    most: int = 192
     seed: int = 1
     chunks_per_piece: int = 8
     piece: int | None = None

@@ -13,8 +13,8 @@ from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.wire.swarm_messages import (
-    MAX_FRAME,
     MAX_ARC,
+    MAX_FRAME,
     MAX_LAGGING,
     MAX_LISTED,
     MAX_MEMBERS,
