@@ -14,7 +14,7 @@ from p2pdist.records import PeerId
 from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.testing.memory_discovery import MemoryDiscovery
 from p2pdist.transfer import swarm_fill
-from p2pdist.wire.swarm_messages import MAX_MEMBERS, Join, Leave, decode, encode
+from p2pdist.wire.swarm_messages import MAX_MEMBERS, Join, Leave, SwarmMessage, decode, encode
 from tests.unit.transfer.town import Member, Town
 from tests.unit.transfer.world import MIB, blob, pull, until
 
@@ -92,13 +92,17 @@ async def test_who_has_no_room_says_whom_it_knows_and_is_not_asked_again(
         await until(lambda: all(digest in agent.hub._sessions for agent in (anna, *others[:2])))
         await until(lambda: len(mates(anna, digest)) == 2)
         dora = others[2]
-        sent: list[object] = []
-        monkeypatch.setattr(dora.hub, "received", lambda sender, frame: sent.append((sender, decode(frame))))
+        sent: list[tuple[PeerId, SwarmMessage]] = []
+
+        def received(sender: PeerId, frame: bytes) -> None:
+            sent.append((sender, decode(frame)))
+
+        monkeypatch.setattr(dora.hub, "received", received)
         size = len(DATA)
         join = Join(digest, size, dora.discovery.provider(), frozenset(), answer=True)
         anna.hub.received(dora.id, encode(join))
         await until(lambda: len(sent) >= 2)
-        from_anna = [message for sender, message in sent if sender == anna.id]  # type: ignore[misc]
+        from_anna = [message for sender, message in sent if sender == anna.id]
         assert isinstance(from_anna[0], Join)
         assert {member.peer for member in from_anna[0].members} == {each.id for each in others[:2]}
         assert isinstance(from_anna[1], Leave)
