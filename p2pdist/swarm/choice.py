@@ -8,7 +8,7 @@ Rules:
 - Otherwise, of the neighbours that have a piece, or are getting it from upstream, the one with the fewest own requests
   is asked; near ones before far ones; ties are broken by rendezvous, so that not all ask the same one.
 - Complete members are asked directly only when they are more than the others; few are divided (division.py).
-- In a large swarm ``fan_out`` neighbours take a piece from its claimer; the others wait until these can pass it on.
+- What only members outside of this host's arc of the ring have is not asked for, but claimed for the arc (duty.py).
 """
 
 from __future__ import annotations
@@ -109,19 +109,16 @@ class Choice:
         return len(self._members.table) - len(self._members.seeds)
 
     @property
-    def large(self) -> bool:
-        """Whether the swarm is a partial mesh, where pieces go from hand to hand and few at a time go faster."""
-        return self.leechers > self._settings.core
-
-    @property
     def direct(self) -> bool:
         """Whether there are so many complete members that pieces need not be divided among those that lack them."""
         return len(self._members.seeds) > self.leechers
 
     def best_source(self, piece: int, now: float) -> Member | None:
         """Whom to ask for the piece now; None: nobody can be asked yet."""
-        if self.large or self.direct or piece not in self._members.holders:
+        if self.direct or piece not in self._members.holders:
             return self.other_source(piece, now)
+        if self._ring.bits and not self._members.in_arc(piece):
+            return None
         if self._laggards.lags(now):
             return self._end_of_way(piece, now)
         relay = self._relay(piece, now)
@@ -133,7 +130,7 @@ class Choice:
         """The neighbour in the ring that the piece is to come from: the nearest behind this host, unless that failed or
         lags; whoever is as far away as the furthest holder, or nearer, has the piece or gets it. Holders that lag count
         only where no other has the piece, and then as if they kept up: else two of them would send hosts in a circle."""
-        holders = self._members.holders[piece]
+        holders = {member for member in self._members.holders[piece] if not member.outside}
         sources = {member for member in holders if member.lags_until <= now} or holders
         left = set(sources)
         flying = self._flights.of(piece)
@@ -173,15 +170,9 @@ class Choice:
         best: list[Member] = []
         least = sys.maxsize
         seeds = self._members.seeds if self.direct else ()
-        spared = self._spared_claimer(piece, now)
         for group in (self._members.holders.get(piece, ()), seeds):
             for member in group:
-                if (
-                    member.load >= per_peer
-                    or member.quiet_until > now
-                    or member in flying
-                    or member is spared
-                ):
+                if member.load >= per_peer or member.quiet_until > now or member in flying:
                     continue
                 load = member.load if member.near else member.load + self._settings.far
                 if member.lags_until > now:
@@ -193,11 +184,3 @@ class Choice:
         if len(best) < 2:
             return best[0] if best else None
         return min(best, key=lambda member: weight(member.seed ^ self._seed, piece))
-
-    def _spared_claimer(self, piece: int, now: float) -> Member | None:
-        """In a large swarm only some ask the claimer; the others wait for a while until those can pass the piece on."""
-        claim = self._members.claims.get(piece)
-        if claim is None or not self.large or now - claim.since > self._settings.spare:
-            return None
-        share = (weight(self._seed, piece) & 0xFFFF) / 0x10000
-        return claim.member if share * self.leechers > self._settings.fan_out else None

@@ -7,8 +7,8 @@ Rules:
 - A host whose pieces spread more slowly than those of others (spread.py) stands back until they have: so the division
   follows what each host's links can carry.
 - Two claims of one piece within ``race`` seconds are a race, which the order decides; a later one is a take-over and wins.
-- Only the ``core`` members that announced first claim. The others follow: a follower claims when for
-  ``follow_patience`` seconds and a share of its own nothing new came into its neighbourhood, and then it is core.
+- In a swarm of several arcs (ring.py) each piece is for one arc to fetch from upstream; another does so when none of it
+  was heard of for ``foreign_patience`` seconds, and a share of each host's own. The claims that count are the arc's.
 - Upstream that failed is left alone for the time asked; after ``upstream_failures`` in a row, or one that is final,
   for good, unless bytes come after all.
 """
@@ -31,8 +31,7 @@ class Division:
         self._seed = seed
         self._settings = settings
         self._open_since: dict[int, float] = {}
-        self._news = now
-        self.core = True
+        self._lost: dict[int, float] = {}
         self.spread = Spread()
         self.flights: dict[int, float] = {}
         self.since: dict[int, float] = {}
@@ -53,27 +52,17 @@ class Division:
     # -- duty --
 
     def announced(self, ahead: int, now: float) -> None:
-        """So many members take part already: this host is core, or follows. Who is not the first lets the first begin,
-        and learns of all claims before it makes its own."""
-        self.core = ahead < self._settings.core
+        """So many members take part already. Who is not the first lets the first begin, and learns of all claims before
+        it makes its own."""
         if ahead:
             self._begin_at = now + self._settings.head_start
         else:
             self._ahead_until = now + self._settings.head_start
 
-    def news(self, now: float) -> None:
-        """Something new came into the neighbourhood."""
-        self._news = now
-
-    def may_claim(self, others: int, members: Collection[Member], large: bool, now: float) -> bool:
+    def may_claim(self, others: int, members: Collection[Member], now: float) -> bool:
         """Whether another claim is in order, whatever its source; ``others`` is the number of others' open claims. When
         nobody else claims, a slow host is better than none."""
         if len(self.runs) >= self._settings.upstream_flights:
-            return False
-        if not self.core:
-            share = (self._seed & 0xFFFF) / 0x10000
-            self.core = now - self._news > self._settings.follow_patience * (1.0 + 2.0 * share)
-        if not self.core:
             return False
         unspread = 4 + self.spread.done
         if self.spread.unspread >= min(self._settings.backlog, unspread):
@@ -97,8 +86,26 @@ class Division:
         place = turn if most is None else min(turn, most)
         return now - opened >= self._settings.rank_delay * place
 
+    def due_for_arc(self, piece: int, turn: int, now: float) -> bool:
+        """As ``due``, for a piece to be taken from another arc."""
+        return now - self._open_since.setdefault(piece, now) >= self._settings.arc_rank_delay * turn
+
+    def lost_for_arc(self, piece: int, now: float) -> None:
+        """The arc's claim of the piece ended without it. Those outside who are getting it may be getting it from this arc:
+        for a while only those count that have it."""
+        self._lost[piece] = now
+
+    def careful(self, piece: int, now: float) -> bool:
+        return now - self._lost.get(piece, -math.inf) < self._settings.foreign_patience
+
+    def forsaken(self, piece: int, now: float) -> bool:
+        """Whether the arc whose piece it is has had its time."""
+        share = (self._seed & 0xFFFF) / 0x10000
+        patience = self._settings.foreign_patience * (1.0 + 2.0 * share)
+        return now - self._open_since.setdefault(piece, now) > patience
+
     def reopen(self, piece: int, now: float) -> None:
-        """A claim of the piece ended without it: its order of duty begins anew."""
+        """A claim of the piece ended without it, or another arc has it: its order of duty begins anew."""
         self._open_since[piece] = now
 
     def wins(self, piece: int, other: Member, race: float, now: float) -> bool:
@@ -124,10 +131,9 @@ class Division:
     def note_claim(self, piece: int, members: Collection[Member], now: float, *, mine: bool) -> None:
         """Watch how a claimed piece spreads among the members that are not complete."""
         settings = self._settings
-        leechers = [member for member in members if not member.complete]
-        audience = len(leechers) if len(leechers) <= settings.core else settings.fan_out
+        leechers = [member for member in members if not member.complete and not member.outside]
         there = sum(piece in member.have for member in leechers)
-        self.spread.claimed(piece, math.ceil(audience * settings.spread_to) - there, now, mine=mine)
+        self.spread.claimed(piece, math.ceil(len(leechers) * settings.spread_to) - there, now, mine=mine)
 
     def from_upstream(self, piece: int) -> bool:
         return piece in self.flights and piece not in self.givers
@@ -177,3 +183,4 @@ class Division:
 
     def arrived(self, piece: int) -> None:
         self._open_since.pop(piece, None)
+        self._lost.pop(piece, None)

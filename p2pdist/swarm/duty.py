@@ -11,7 +11,7 @@ from p2pdist.swarm.division import Division
 from p2pdist.swarm.flights import Flights
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.laggards import Laggards
-from p2pdist.swarm.members import Members
+from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings
 
@@ -81,6 +81,8 @@ class Duty:
         for piece in self._choice.missing():
             if piece in members.holders and (not starved or members.usable(piece, now)):
                 continue
+            if self._settings.eager and not self._ring.fetches(piece) and not division.forsaken(piece, now):
+                continue
             most = self._settings.wanted_ranks if piece in self._choice.wanted else None
             if division.due(piece, self._turn(piece, now), most, now):
                 return piece
@@ -89,6 +91,28 @@ class Duty:
                 return None
         return self._laggard(now) if not looked else None
 
+    def givers(self, piece: int, now: float) -> list[Member]:
+        """Who outside of the arc can be asked for a piece."""
+        careful = self._division.careful(piece, now)
+        return [
+            member
+            for member in self._members.holders.get(piece, ())
+            if member.quiet_until <= now and not (careful and piece in member.soon)
+        ]
+
+    def next_for_arc(self, now: float) -> int | None:
+        """The first piece that is this host's to take from a member outside of the arc, for all of the arc."""
+        members, division = self._members, self._division
+        room = self._settings.arc_claims - len(members.claims) - len(division.flights)
+        if not self._ring.bits or room <= 0:
+            return None
+        for piece in self._choice.missing():
+            if piece not in members.holders or members.in_arc(piece):
+                continue
+            if division.due_for_arc(piece, self._turn(piece, now), now) and self.givers(piece, now):
+                return piece
+        return None
+
     def _turn(self, piece: int, now: float) -> int:
         """How many come before this host; all others, when it cannot keep up."""
         turn = self._ring.turn(piece)
@@ -96,7 +120,7 @@ class Duty:
 
     def _laggard(self, now: float) -> int | None:
         """Endgame: a piece whose only source is far slower than is usual, to be fetched once more."""
-        if self._choice.lacking > self._settings.endgame or self._members.seeds or self._choice.large:
+        if self._choice.lacking > self._settings.endgame or self._members.seeds or self._ring.bits:
             return None
         for piece in self._flights.single():
             lags = self._division.spread.laggard(piece, now) and piece not in self._division.flights

@@ -72,6 +72,14 @@ class MembersLag:
 
 
 @dataclass(frozen=True, slots=True)
+class ArcHalved:
+    """A neighbour found its arc of the ring too long; it is 2 ** -``bits`` of the ring now."""
+
+    peer: PeerId
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progressed:
     """``size`` bytes of a piece arrived; ``source`` None is upstream."""
 
@@ -139,6 +147,7 @@ Event = (
     | MemberClaims
     | MemberReleases
     | MembersLag
+    | ArcHalved
     | Progressed
     | PieceHeld
     | RequestFailed
@@ -177,12 +186,14 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Let all neighbours know: pieces newly held, claimed, released; members that cannot keep up."""
+    """Let all neighbours know: pieces newly held, claimed, released; members that cannot keep up; that this host's arc is
+    2 ** -``arc`` of the ring now (0: nothing new)."""
 
     have: tuple[int, ...] = ()
     claim: tuple[int, ...] = ()
     release: tuple[int, ...] = ()
     lagging: tuple[PeerId, ...] = ()
+    arc: int = 0
 
 
 @dataclass(frozen=True, slots=True)

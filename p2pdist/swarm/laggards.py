@@ -105,7 +105,7 @@ class Laggards:
         if before is None:
             return None
         self._window.append((now, self._received / self._piece, len(before.have)))
-        span = self._settings.lag_window * max(1.0, len(self._members.table) / 8)
+        span = self._settings.lag_window * min(6.0, max(1.0, len(self._members.table) / 8))
         while now - self._window[0][0] > span:
             self._window.popleft()
         if self._trial is not None or now < self._quiet_until or now - self._window[0][0] < 0.8 * span:

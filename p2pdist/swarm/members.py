@@ -7,7 +7,7 @@ pieces x members.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from p2pdist.records import PeerId
@@ -17,7 +17,8 @@ from p2pdist.swarm.rendezvous import seed_of, weight
 @dataclass(slots=True, eq=False)
 class Member:
     """A neighbour. ``load`` counts its requests in flight; it gets none until ``quiet_until``.
-    ``founder``: it held everything when it was met. ``lags_until``: pieces go past it. ``wrong``: how often
+    ``founder``: it held everything when it was met. ``outside``: it is not of this host's
+    arc of the ring (ring.py), and is getting ``soon`` for its own. ``lags_until``: pieces go past it. ``wrong``: how often
     they came false."""
 
     peer: PeerId
@@ -34,6 +35,8 @@ class Member:
     founder: bool = False
     lags_until: float = 0.0
     wrong: int = 0
+    outside: bool = False
+    soon: set[int] = field(default_factory=set)
 
     @property
     def place(self) -> tuple[str, int]:
@@ -75,7 +78,7 @@ class Members:
             refused.discard(member)
         return self.restate(member, (), complete=False)
 
-    def restate(self, member: Member, have: Iterable[int], *, complete: bool) -> list[int]:
+    def restate(self, member: Member, have: Collection[int], *, complete: bool) -> list[int]:
         """The member now holds exactly ``have`` and claims nothing; returns the pieces it had claimed."""
         opened = [piece for piece, claim in self.claims.items() if claim.member is member]
         for piece in opened:
@@ -84,18 +87,21 @@ class Members:
             self._drop(piece, member)
         self.seeds.discard(member)
         member.have, member.complete = set(), False
+        member.soon = set()
         if complete:
             self._complete(member)
         else:
             self.learn(member, have)
         return opened
 
-    def learn(self, member: Member, pieces: Iterable[int]) -> list[int]:
+    def learn(self, member: Member, pieces: Collection[int]) -> list[int]:
         """The member holds these too; returns those that it was not known to hold."""
         if member.complete:
             return []
         fresh = []
         have, held, count = member.have, self._held, self._count
+        if member.soon:
+            member.soon.difference_update(pieces)
         for piece in pieces:
             if piece in have or not 0 <= piece < count:
                 continue
@@ -120,7 +126,7 @@ class Members:
             self._drop(piece, member)
         for piece in [piece for piece, claim in self.claims.items() if claim.member is member]:
             del self.claims[piece]
-        member.complete, member.have = True, set()
+        member.complete, member.have, member.soon = True, set(), set()
         self.seeds.add(member)
 
     def unlearn(self, member: Member, piece: int) -> bool:
@@ -152,6 +158,38 @@ class Members:
         self.origin[piece] = member
         self.holders.setdefault(piece, set()).add(member)
         return True
+
+    def coming(self, member: Member, pieces: Iterable[int]) -> list[int]:
+        """A member outside the arc is getting these: as good as having them; returns those that are news."""
+        fresh = []
+        for piece in pieces:
+            if not member.complete and piece not in member.have and piece not in self._held:
+                member.have.add(piece)
+                member.soon.add(piece)
+                self.holders.setdefault(piece, set()).add(member)
+                fresh.append(piece)
+        return fresh
+
+    def gone(self, member: Member, piece: int) -> None:
+        """A member outside the arc does not get the piece after all."""
+        if piece in member.soon:
+            member.soon.discard(piece)
+            member.have.discard(piece)
+            self._drop(piece, member)
+
+    def put_outside(self, member: Member) -> list[int]:
+        """The member is no more of the arc; the pieces it had claimed, which count as coming to it."""
+        member.outside = True
+        claimed = [piece for piece, claim in self.claims.items() if claim.member is member]
+        for piece in claimed:
+            del self.claims[piece]
+            member.have.add(piece)
+            member.soon.add(piece)
+        return claimed
+
+    def in_arc(self, piece: int) -> bool:
+        """Whether a member of the arc has a missing piece, or is getting it for the arc."""
+        return any(not member.outside for member in self.holders.get(piece, ()))
 
     def release(self, member: Member, piece: int) -> bool:
         """End the member's claim of a piece, if it has it."""

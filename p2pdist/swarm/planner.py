@@ -20,8 +20,8 @@ Always true here:
 Nothing is asked for before the first tick, so that the members met at the start are all known when it comes.
 
 What the executor provides: a tick every quarter of a second; ``Announced`` before the first tick, when it is known how
-many incomplete members came before (without it every member claims, which is right up to ``core`` members); the members
-of the core connected with each other, everyone else with some twenty members, so that the mesh hangs together.
+many incomplete members came before; every member connected with all of its arc of the ring, and with some twenty of
+the others.
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ class Planner:
         self._flights = Flights(self.settings.flights)
         self._division = Division(self._seed, self.settings, now)
         parts = self._members, self._flights, self._division
-        self._ring = Ring((zone, self._seed))
+        self._ring = Ring((zone, self._seed), self.settings.arc)
         self._laggards = Laggards(geometry.piece, self._members, self._flights, self._ring, self.settings)
         self._choice = Choice(
             geometry.count, self._seed, self.held, *parts, self._ring, self._laggards, self.settings
         )
         self._duty = Duty(geometry, self._choice, *parts, self._ring, self._laggards, self.settings)
+        self._bits = 0
         self._started = False
         self._arrived = now
         self._gave_up = False
@@ -82,6 +83,7 @@ class Planner:
             ev.MemberClaims: self._member_claims,
             ev.MemberReleases: self._member_releases,
             ev.MembersLag: self._members_lag,
+            ev.ArcHalved: self._arc_halved,
             ev.Announced: self._announced,
             ev.Progressed: self._progressed,
             ev.PieceHeld: self._piece_held,
@@ -126,6 +128,18 @@ class Planner:
         member = self._members.table.get(peer)
         return member is not None and self._members.origin.get(piece) is member
 
+    @property
+    def arc(self) -> int:
+        """This host's arc is 2 ** -``arc`` of the ring."""
+        return self._ring.bits
+
+    def has_room(self, peer: PeerId) -> bool:
+        """Whether one more neighbour is wanted: all of the same arc are, and some of the others."""
+        table = self._members.table
+        if self._ring.is_near(seed_of(peer)):
+            return len(table) < 2 * self.settings.arc
+        return sum(member.outside for member in table.values()) < self.settings.outsiders
+
     def in_flight(self, piece: int) -> int:
         """From how many sources a piece is on its way."""
         return len(self._flights.of(piece)) + self._division.from_upstream(piece)
@@ -150,22 +164,45 @@ class Planner:
         member = self._members.table.get(event.peer)
         if member is None:
             member = self._members.add(event.peer, event.near, event.zone, now)
-        self._division.news(now)
         complete = event.complete or len(event.have) == self.geometry.count
         member.founder = complete
-        self._close_ranks()
         for piece in self._members.restate(member, event.have, complete=complete):
             self._division.reopen(piece, now)
         if not complete:
             self._division.spread.reported(member.have, now)
+        self._close_ranks(now)
         for piece in self._division.tails():
-            self._cut(piece)
+            self._cut(piece, now)
         self._note_claims(member, event.claims, now, joining=True)
         self._replan(now)
 
-    def _close_ranks(self) -> None:
+    def _close_ranks(self, now: float) -> None:
         """Who held everything from the start stands outside of the ring: its uplink is divided like upstream's."""
-        self._ring.stand([member for member in self._members.table.values() if not member.founder])
+        bits = self._bits
+        arc = set(self._ring.stand(self._standing()))
+        self._bits = self._ring.bits
+        if self._bits > bits:
+            self._out.append(ev.Tell(arc=self._bits))
+        if not bits and not self._bits:
+            return
+        for member in self._members.table.values():
+            if member in arc or member.founder:
+                member.outside = False
+            elif not member.outside:
+                if not member.complete:
+                    self._division.spread.left(member.have, now)
+                for piece in self._members.put_outside(member):
+                    self._division.reopen(piece, now)
+
+    def _standing(self) -> list[Member]:
+        return [member for member in self._members.table.values() if not member.founder]
+
+    def _arc_halved(self, event: ev.ArcHalved, now: float) -> None:
+        member = self._members.table.get(event.peer)
+        if member is not None and not self.complete:
+            while self._ring.halve(member.seed, event.bits, self._standing()):
+                self._close_ranks(now)
+            self._replan(now)
 
     def _left(self, event: ev.MemberLeft, now: float) -> None:
         member = self._members.table.get(event.peer)
@@ -176,10 +213,10 @@ class Planner:
         for piece in self._members.forget(member):
             self._division.reopen(piece, now)
             self._drop_relays(piece)
-        self._close_ranks()
+        self._close_ranks(now)
         for piece in self._flights.from_member(member):
             if self._division.givers.get(piece) is member:
-                self._cut(piece)
+                self._cut(piece, now)
             else:
                 self._drop(piece, member)
         self._replan(now)
@@ -195,28 +232,35 @@ class Planner:
         if self.complete or not fresh or not self._started:
             return
         for piece in fresh:
-            if self._division.idle(piece):
-                self._cut(piece)
+            if self._division.idle(piece) and not (member.outside and piece in self._division.givers):
+                self._cut(piece, now)
         missing = [piece for piece in fresh if self._choice.lacks(piece)]
-        if missing:
-            self._division.news(now)
+        if missing and member.outside:
+            self._come_within_reach(missing, now)
+        elif missing:
             self._request(sorted(missing), now)
-        if self._division.spread.reported(fresh, now):
+        spread = not member.outside and self._division.spread.reported(fresh, now)
+        if spread or (member.outside and missing):
             self._claim(now)
 
     def _member_claims(self, event: ev.MemberClaims, now: float) -> None:
         member = self._members.table.get(event.peer)
         if member is not None and not self.complete:
-            self._division.news(now)
             stand = self._note_claims(member, event.pieces, now)
             if self._started:
                 self._request(stand, now)
+                if member.outside:
+                    self._claim(now)
 
     def _note_claims(
         self, member: Member, pieces: Iterable[int], now: float, *, joining: bool = False
     ) -> list[int]:
         """Book a member's claims; returns the pieces that can now be asked of it. Claims of members that meet are
         as good as simultaneous, however old they are."""
+        if member.outside:
+            fresh = [piece for piece in self._members.coming(member, pieces) if self._choice.lacks(piece)]
+            self._come_within_reach(fresh, now)
+            return []
         race = math.inf if joining else self.settings.race
         stand = []
         for piece in pieces:
@@ -226,7 +270,7 @@ class Planner:
                 if self._division.wins(piece, member, race, now):
                     self._out.append(ev.Tell(claim=(piece,)))
                     continue
-                self._cut(piece)
+                self._cut(piece, now)
             known = self._members.claims.get(piece)
             if not self._members.claim(member, piece, race, now):
                 continue
@@ -254,12 +298,30 @@ class Planner:
         if member is None:
             return
         for piece in event.pieces:
-            if self._members.release(member, piece):
+            if member.outside:
+                self._no_more(member, piece, now)
+            elif self._members.release(member, piece):
                 self._division.reopen(piece, now)
+                self._division.lost_for_arc(piece, now)
                 self._division.spread.forget(piece)
                 self._leave_loser(piece, member)
                 self._drop_relays(piece)
         self._replan(now)
+
+    def _come_within_reach(self, pieces: list[int], now: float) -> None:
+        """Members outside of the arc have these, or are getting them."""
+        for piece in pieces:
+            if len(self._members.holders.get(piece, ())) == 1:
+                self._division.reopen(piece, now)
+
+    def _no_more(self, member: Member, piece: int, now: float) -> None:
+        """A member outside of the arc does not get the piece after all."""
+        self._members.gone(member, piece)
+        if self._division.givers.get(piece) is member:
+            self._cut(piece, now)
+            self._division.reopen(piece, now)
+        else:
+            self._leave_loser(piece, member)
 
     def _members_lag(self, event: ev.MembersLag, now: float) -> None:
         """Word of a neighbour; or of this host, which found it out in the swarm of another blob, and passes it on."""
@@ -313,9 +375,11 @@ class Planner:
         self._flights.land(piece, member)
         self._out.append(ev.Drop(piece, member.peer))
 
-    def _cut(self, piece: int) -> None:
+    def _cut(self, piece: int, now: float) -> None:
         """Give up an own claim."""
         giver = self._division.givers.get(piece)
+        if giver is not None and giver.outside:
+            self._division.lost_for_arc(piece, now)
         self._division.yielded(piece)
         if giver is None:
             self._out.append(ev.Drop(piece, None))
@@ -329,7 +393,7 @@ class Planner:
             return
         if event.failure is ev.Failure.BUSY:
             if self._division.givers.get(event.piece) is member:
-                self._cut(event.piece)
+                self._cut(event.piece, now)
             member.quiet_until = max(member.quiet_until, now + event.retry_after)
         else:
             self._lost(member, event.piece, now)
@@ -340,7 +404,7 @@ class Planner:
     def _lost(self, member: Member, piece: int, now: float) -> bool:
         """The member did not deliver; whether it had only claimed the piece."""
         if self._division.givers.get(piece) is member:
-            self._cut(piece)
+            self._cut(piece, now)
         claimed = self._members.unlearn(member, piece)
         if claimed:
             self._division.reopen(piece, now)
@@ -371,8 +435,7 @@ class Planner:
     def _request(self, pieces: Iterable[int], now: float) -> None:
         """Ask for as many of the pieces as there is room for. What the neighbour waits for itself takes none of it until it
         comes: else the pieces that wait would keep out those that need not."""
-        most = self.settings.large_flights if self._choice.large else self.settings.flights
-        most = min(most, int(self._flights.limit))
+        most = min(self.settings.flights, int(self._flights.limit))
         coming = most - self._flights.coming(self._members.has)
         room = self.settings.waiting * most - len(self._flights.pieces)
         width = max(2 * self.settings.relayed, self.settings.per_peer * len(self._members.table))
@@ -402,7 +465,9 @@ class Planner:
         if not self._started or self.complete:
             return
         claims = self._members.claims
-        while self._division.may_claim(len(claims), self._members.table.values(), self._choice.large, now):
+        while self._division.may_claim(len(claims), self._members.table.values(), now):
+            if self._ring.bits and self._claim_for_arc(now):
+                continue
             if self._members.seeds and not self._starved(now):
                 if self._choice.direct or not self._claim_from_seed(now):
                     return
@@ -424,6 +489,18 @@ class Planner:
         self._division.begin((piece,), seed, members.table.values(), now)
         self._out.append(ev.Tell(claim=(piece,)))
         self._ask(seed, piece, now)
+        return True
+
+    def _claim_for_arc(self, now: float) -> bool:
+        """What other arcs have comes into this one once."""
+        piece = self._duty.next_for_arc(now)
+        if piece is None:
+            return False
+        usable = self._duty.givers(piece, now)
+        giver = min(usable, key=lambda m: (m.load, not m.near, weight(m.seed ^ self._seed, piece)))
+        self._division.begin((piece,), giver, self._members.table.values(), now)
+        self._out.append(ev.Tell(claim=(piece,)))
+        self._ask(giver, piece, now)
         return True
 
     def _claim_from_upstream(self, now: float) -> bool:
@@ -478,10 +555,10 @@ class Planner:
             ):
                 self._strike(member, now)
         for piece in self._division.stalled(now):
-            self._cut(piece)
+            self._cut(piece, now)
             self._division.reopen(piece, now)
         # In a larger swarm members share upstream with more others, and tell less often what they hold.
-        stale = self.settings.claim_stale * max(1.0, len(self._members.table) / 16)
+        stale = self.settings.claim_stale * min(3.0, max(1.0, len(self._members.table) / 16))
         for piece, claim in list(self._members.claims.items()):
             if now - max(claim.since, claim.member.progressed) > stale:
                 self._members.release(claim.member, piece)

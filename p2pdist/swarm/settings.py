@@ -9,15 +9,17 @@ from dataclasses import dataclass
 class PlannerSettings:
     """Counts are pieces or requests, times seconds, ``longest_run`` bytes.
 
-    ``per_peer``, ``flights``: requests to one neighbour, and to all (``large_flights`` in swarms larger than ``core``);
+    ``per_peer``, ``flights``: requests to one neighbour, and to all ;
     ``waiting``: times as many, with those that their source waits for itself; ``relayed``: requests to a neighbour in the
     ring. ``lag``: so long after it was asked for what it has, a neighbour owes it; ``lag_window``: over so long hosts are
     compared, in a swarm of eight; ``lag_pause``: so long pieces go past one that lags.
     ``window``: how far ahead of the front pieces are fetched. ``upstream_flights``: own requests to upstream.
     ``backlog``: pieces claimed and not yet spread. ``open_claims``: of all members together, as far as known, and one more
     for each ``more_claims`` members, up to ``most_claims``. ``head_start``: what the first to announce gets at upstream.
-    ``fan_out``: so many neighbours take a piece from its claimer, when the swarm is larger than ``core``.
-    ``core``: so many members, the first to announce, divide the upstream; the others follow (see division.py).
+    ``arc``: so many members share an arc of the ring at most; beyond that there are several arcs (ring.py), and
+    ``outsiders``: neighbours of other arcs that a host looks for. ``arc_claims``:
+    pieces that an arc takes from others at a time; ``arc_rank_delay``: as ``rank_delay``, for these; ``foreign_patience``:
+    how long a piece is left to the arc that is to fetch it.
     ``far``: a far neighbour counts as if it had so many requests more. ``eager`` False: only what was
     wanted is fetched.
     """
@@ -29,7 +31,6 @@ class PlannerSettings:
     lag_pause: float = 30.0
     flights: int = 64
     waiting: int = 3
-    large_flights: int = 12
     window: int = 192
     upstream_flights: int = 1
     backlog: int = 16
@@ -40,13 +41,14 @@ class PlannerSettings:
     most_claims: int = 7
     race: float = 1.0
     rival: float = 5.0
-    fan_out: int = 16
-    spare: float = 3.0
     longest_run: int = 32 * 1024 * 1024
     rank_delay: float = 0.1
     wanted_ranks: int = 2
-    core: int = 32
-    follow_patience: float = 8.0
+    arc: int = 64
+    outsiders: int = 32
+    arc_claims: int = 16
+    arc_rank_delay: float = 0.02
+    foreign_patience: float = 8.0
     stall: float = 3.0
     relay_stall: float = 10.0
     claim_stale: float = 4.0

@@ -5,7 +5,8 @@ its blobs. Bytes move in chunks: a source's uplink serves its active transfers r
 chunk then queues at the receiver's downlink. A transfer keeps at most ``WINDOW`` chunks between the two (TCP's window).
 A piece that is still arriving at its source is sent on chunk by chunk as it arrives (cut-through). Messages take
 ``latency`` seconds; what is newly held is told in batches, as the daemon does it. Each blob is a swarm of its own.
-Membership: who announces is told of a sample of those there before that still have room for a neighbour.
+Membership: who announces is told of those there before that are of its arc of the ring, and of a sample of the others that
+still have room for a neighbour.
 Deterministic by seed: all randomness comes from it.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 from p2pdist.swarm import events as ev
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.planner import Planner, PlannerSettings
+from p2pdist.swarm.rendezvous import seed_of
 from p2pdist.wire.records import PeerId
 
 WINDOW = 4
@@ -48,7 +50,7 @@ class Scenario:
     """What is simulated. ``upstream`` is the registry's uplink in bytes per second; sizes in bytes.
 
     ``upstream_ends``: from that second on, upstream refuses. ``piece``: cut blobs coarser than the daemon does, for
-    large swarms. ``neighbours`` are looked for, ``most`` accepted.
+    large swarms. Beside all of its arc a host looks for ``neighbours``; ``most`` are accepted.
     """
 
     blobs: tuple[int, ...]
@@ -58,7 +60,7 @@ class Scenario:
     far_latency: float = 0.0005
     upstream_ends: float | None = None
     neighbours: int = 32
-    most: int = 256
+    most: int = 192
     seed: int = 1
     chunks_per_piece: int = 8
     piece: int | None = None
@@ -184,6 +186,7 @@ class Simulation:
         self._by_peer = {host.peer: host for host in self._hosts}
         self._present: list[list[_Part]] = [[] for _ in scenario.blobs]
         self._open = len(self._hosts)
+        self._arcs: dict[tuple[int, int, int], list[_Part]] = {}
 
     def _make(self, index: int, link: HostLink) -> _Host:
         host = _Host(index, link)
@@ -258,22 +261,30 @@ class Simulation:
         planner = part.planner = Planner(cut, part.host.peer, held, self._now, self._scenario.settings, zone)
         present = self._present[part.blob]
         ahead = sum(1 for other in present if other.planner is not None and not other.planner.complete)
-        for other in self._sample(present):
+        for other in self._sample(part, present):
             part.neighbours[other] = None
             other.neighbours[part] = None
             self._greet(other, part)
             self._greet(part, other)
         present.append(part)
+        for bits in range(1, 12):
+            arc = part.blob, bits, seed_of(part.host.peer) >> (64 - bits)
+            self._arcs.setdefault(arc, []).append(part)
         self._deliver(part, ev.Announced(ahead))
         if not planner.complete:
             self._at(self._now + START * self._scenario.far_latency, self._tick, part)
 
-    def _sample(self, present: list[_Part]) -> list[_Part]:
+    def _sample(self, part: _Part, present: list[_Part]) -> list[_Part]:
         """Whom an announcing member meets: at random among the members that have room, whoever is full redirects."""
         wanted, most = self._scenario.neighbours, self._scenario.most
-        if len(present) <= self._scenario.settings.core:
+        if len(present) < self._scenario.settings.arc:
             return [other for other in present if not other.host.gone]
-        found: dict[_Part, None] = {}
+        bits, mates, seed = 0, present, seed_of(part.host.peer)
+        while len(mates) >= self._scenario.settings.arc:
+            bits += 1
+            mates = self._arcs.setdefault((part.blob, bits, seed >> (64 - bits)), [])
+        found: dict[_Part, None] = {other: None for other in mates if not other.host.gone}
+        wanted += len(found)
         for _ in range(8 * wanted):
             other = present[self._random.randrange(len(present))]
             if not other.host.gone and len(other.neighbours) < most:
@@ -290,7 +301,7 @@ class Simulation:
         joined = ev.MemberJoined(
             about.host.peer, have, planner.claims, planner.complete, near, about.host.link.zone
         )
-        self._send(about, to, joined)
+        self._send(about, to, joined, ev.ArcHalved(about.host.peer, planner.arc))
 
     def _leave(self, host: _Host) -> None:
         if host.gone:
@@ -387,6 +398,9 @@ class Simulation:
             for own in part.host.parts:
                 if own is not part:
                     self._deliver(own, lag)
+        elif command.arc:
+            for other in part.neighbours:
+                self._send(part, other, ev.ArcHalved(part.host.peer, command.arc))
         elif not part.flushing:
             part.flushing = True
             delay = FLUSH_DELAY * max(1.0, len(part.neighbours) / 8)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,7 @@ from p2pdist.swarm import events as ev
 from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.peer_health import Standing
 from p2pdist.swarm.planner import Planner
+from p2pdist.swarm.rendezvous import seed_of
 from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.transfer.attestation import Attestations, Verdict
 from p2pdist.transfer.content import Source
@@ -57,6 +59,9 @@ TICK = 0.25
 LOOK_AGAIN = (0.5, 1.5, 4.0, 10.0)
 LOOK_EVERY = 20.0
 FLUSH_DELAY = 0.8  # what is held may be told late: who needs a piece gets it along the ring
+LONGEST_DELAY = 5.0
+MOST_PARTED = 1024
+PARTED = 20.0  # who had no room for this host is not asked again for so long
 FIRST_HAND_DELAY = 0.1  # often a claim follows, and goes with it
 STEP_SECONDS = 0.2
 FAILURES = 3  # in a row: the peer is left to itself, until it is found again
@@ -64,6 +69,7 @@ FAILURES_APART = 0.5  # what fails at once with others on one connection counts 
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
 ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
+MOST_NEIGHBOURS = 192
 MAX_EARLY = 4096
 ATTESTED_AT_ONCE = 2048  # fit into a frame
 LAST_PEER = PeerId(b"\xff" * 20)
@@ -123,6 +129,7 @@ class _Session:
         # Pieces whose sender, when it was asked for them, held the whole blob; or fetched them for all, as it said.
         self._from_whole: set[int] = set()
         self._from_fetcher: set[int] = set()
+        self._parted: dict[PeerId, float] = {}
         self._failures: dict[PeerId, tuple[int, float]] = {}
         self._settling: set[int] = set()
         self._untold: dict[int, float] = {}
@@ -191,8 +198,7 @@ class _Session:
         waits = list(LOOK_AGAIN)
         while True:
             await clock.sleep(waits.pop(0) if waits else LOOK_EVERY)
-            if len(self._neighbours) < MAX_MEMBERS:
-                self._join(await discovery.find(digest))
+            self._join(await discovery.find(digest))
 
     def _begin(self, ahead: int) -> None:
         early, self._early = self._early or [], None
@@ -222,8 +228,10 @@ class _Session:
         salt = self._target.digest.hex.encode()
         fresh = [p for p in providers if p.peer not in self._neighbours and p.peer != self._hub.own.peer]
         for provider in health.order(fresh, now, self._context.policy.zone, salt=salt):
-            if len(self._neighbours) >= MAX_MEMBERS:
-                return
+            if not self._has_room(provider.peer):
+                continue
+            if not provider.complete and now - self._parted.get(provider.peer, -PARTED) < PARTED:
+                continue
             self._neighbours[provider.peer] = provider
             if provider.complete:  # it takes no part any more, and needs no greeting
                 near = provider.zone == self._context.policy.zone
@@ -237,13 +245,13 @@ class _Session:
 
     def _greet(self, provider: Provider, *, answer: bool) -> None:
         """Join, and attest what was fetched from upstream so far."""
-        self._hub.send(provider, self._own_join(answer=answer))
+        self._hub.send(provider, self._own_join(provider.peer, answer=answer))
         known = self._attested.known
         for low in range(0, len(known), ATTESTED_AT_ONCE):
             update = Update(self._target.digest, known[low : low + ATTESTED_AT_ONCE])
             self._hub.send(provider, encode(update))
 
-    def _own_join(self, *, answer: bool) -> bytes:
+    def _own_join(self, to: PeerId, *, answer: bool) -> bytes:
         return encode(
             Join(
                 self._target.digest,
@@ -251,10 +259,21 @@ class _Session:
                 replace(self._hub.own, complete=False),
                 frozenset(self._planner.held),
                 self._planner.claims,
-                tuple(self._neighbours.values()),
+                self._introduced(to),
                 answer,
+                self._planner.arc,
             )
         )
+
+    def _introduced(self, to: PeerId) -> tuple[Provider, ...]:
+        """Members whom a member should know: those next to it in the ring, and, each time, some of the others."""
+        others = [provider for peer, provider in self._neighbours.items() if peer != to]
+        if len(others) <= MAX_MEMBERS:
+            return tuple(others)
+        place = seed_of(to)
+        others.sort(key=lambda each: abs(seed_of(each.peer) - place))
+        nearest, rest = others[: MAX_MEMBERS // 2], others[MAX_MEMBERS // 2 :]
+        return (*nearest, *random.sample(rest, min(len(rest), MAX_MEMBERS - len(nearest))))
 
     def message(self, sender: PeerId, message: SwarmMessage) -> None:
         """As Session.message."""
@@ -270,7 +289,11 @@ class _Session:
                 self._handle(ev.MemberReleases(sender, message.release))
             if message.lagging and sender in self._neighbours and sender != self._hub.own.peer:
                 self._handle(ev.MembersLag(sender, message.lagging))
+            if message.arc and sender in self._neighbours:
+                self._handle(ev.ArcHalved(sender, message.arc))
         else:
+            if len(self._parted) < MOST_PARTED:
+                self._parted[sender] = self._context.clock.now()
             self._gone(sender)
 
     def _joined(self, join: Join) -> None:
@@ -279,16 +302,29 @@ class _Session:
             self._neighbours.setdefault(peer, join.sender)
             self._dismiss(peer)
             return
-        if peer not in self._neighbours and len(self._neighbours) >= MAX_MEMBERS:
+        if peer not in self._neighbours and not self._has_room(peer):
+            self._turn_away(join)
             return
         self._neighbours[peer] = join.sender
         near = join.sender.zone == self._context.policy.zone
         complete = len(join.have) == self._geometry.count
         self._handle(ev.MemberJoined(peer, join.have, join.claims, complete, near, join.sender.zone))
+        if join.arc:
+            self._handle(ev.ArcHalved(peer, join.arc))
         if join.answer:
             self._greet(join.sender, answer=False)
-        self._answer_came(peer)
         self._join(join.members)
+        self._answer_came(peer)
+
+    def _turn_away(self, join: Join) -> None:
+        """There is no room for it; but it may look at those that this host knows."""
+        if join.answer:
+            self._hub.send(join.sender, self._own_join(join.sender.peer, answer=False))
+            self._hub.send(join.sender, encode(Leave(self._target.digest)))
+        self._join(join.members)
+
+    def _has_room(self, peer: PeerId) -> bool:
+        return len(self._neighbours) < MOST_NEIGHBOURS and self._planner.has_room(peer)
 
     def _is_banned(self, peer: PeerId) -> bool:
         return self._context.health.standing(peer, self._context.clock.now()) is Standing.BANNED
@@ -622,12 +658,12 @@ class _Session:
             self._hub.lagging(self._target.digest, command.lagging)
         self._outbox.append(command)
         first_hand = any(self._attested.is_true(piece) for piece in command.have)
-        if command.claim or command.release or command.lagging:
+        if command.claim or command.release or command.lagging or command.arc:
             self._flush()
         elif first_hand:
             self._flush_within(FIRST_HAND_DELAY)
         else:
-            self._flush_within(FLUSH_DELAY * max(1.0, len(self._neighbours) / 8))
+            self._flush_within(min(LONGEST_DELAY, FLUSH_DELAY * max(1.0, len(self._neighbours) / 8)))
 
     def _flush_within(self, delay: float) -> None:
         loop = asyncio.get_running_loop()
@@ -649,8 +685,9 @@ class _Session:
         claim = tuple(p for tell in told for p in tell.claim)
         release = tuple(p for tell in told for p in tell.release)
         lagging = tuple(dict.fromkeys(peer for tell in told for peer in tell.lagging))[:MAX_LAGGING]
-        if have or claim or release or lagging:
-            self._broadcast(encode(Update(self._target.digest, have, claim, release, lagging)))
+        arc = max(tell.arc for tell in told)
+        if have or claim or release or lagging or arc:
+            self._broadcast(encode(Update(self._target.digest, have, claim, release, lagging, arc)))
 
     def _broadcast(self, frame: bytes) -> None:
         for peer, provider in self._neighbours.items():

@@ -37,6 +37,7 @@ MAX_PIECES = 1 << 15
 MAX_LISTED = 4096
 MAX_MEMBERS = 32
 MAX_LAGGING = 4
+MAX_ARC = 16
 PIECE_DIGEST = 16
 _MAX_SIZE = 1 << 50
 _JOIN, _UPDATE, _LEAVE = 1, 2, 3
@@ -62,7 +63,8 @@ class PieceHasher:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """``size`` is the blob's; ``have`` are indexes of pieces; ``sender`` tells how to reach who joins."""
+    """``size`` is the blob's; ``have`` are indexes of pieces; ``sender`` tells how to reach who joins; its arc is
+    2 ** -``arc`` of the ring."""
 
     digest: Digest
     size: int
@@ -71,17 +73,19 @@ class Join:
     claims: tuple[int, ...] = ()
     members: tuple[Provider, ...] = ()
     answer: bool = False
+    arc: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """``have`` are (piece, piece digest); ``lagging``: members that cannot keep up."""
+    """``have`` are (piece, piece digest); ``lagging``: members that cannot keep up; ``arc``: as in Join, 0 is no news."""
 
     digest: Digest
     have: tuple[tuple[int, bytes], ...] = ()
     claim: tuple[int, ...] = ()
     release: tuple[int, ...] = ()
     lagging: tuple[PeerId, ...] = ()
+    arc: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +140,16 @@ def _fields(message: SwarmMessage) -> tuple[object, ...]:
             list(message.claims),
             [encode_provider(member) for member in message.members],
             message.answer,
+            *((message.arc,) if message.arc else ()),
         )
     if isinstance(message, Update):
         pieces = [piece for piece, _ in message.have]
         digests = b"".join(digest for _, digest in message.have)
         fields = (_UPDATE, name, pieces, digests, list(message.claim), list(message.release))
-        return (*fields, [peer.raw for peer in message.lagging]) if message.lagging else fields
+        lagging = [peer.raw for peer in message.lagging]
+        if message.arc:
+            return (*fields, lagging, message.arc)
+        return (*fields, lagging) if lagging else fields
     return (_LEAVE, name)
 
 
@@ -189,6 +197,7 @@ def _decode_join(digest: Digest, fields: tuple[object, ...]) -> Join:
         _pieces(fields[5]),
         tuple(understood(_member, members)),
         as_bool(fields[7]),
+        _arc(fields, 8),
     )
 
 
@@ -206,7 +215,12 @@ def _decode_update(digest: Digest, fields: tuple[object, ...]) -> Update:
         raise InvalidInputError("each piece that is held comes with its digest")
     parts = [digests[at : at + PIECE_DIGEST] for at in range(0, len(digests), PIECE_DIGEST)]
     have = tuple(zip(pieces, parts, strict=True))
-    return Update(digest, have, _pieces(fields[4]), _pieces(fields[5]), _lagging(fields))
+    return Update(digest, have, _pieces(fields[4]), _pieces(fields[5]), _lagging(fields), _arc(fields, 7))
+
+
+def _arc(fields: tuple[object, ...], at: int) -> int:
+    """A field that earlier versions do not have."""
+    return as_int(fields[at], 0, MAX_ARC) if len(fields) > at else 0
 
 
 def _lagging(fields: tuple[object, ...]) -> tuple[PeerId, ...]:

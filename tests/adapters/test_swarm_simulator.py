@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
+from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.testing.swarm_simulator import HostLink, Outcome, Scenario, best_makespan, simulate
 
 MIB = 1024 * 1024
@@ -144,8 +143,29 @@ def test_bytes_between_zones_are_counted_and_near_neighbours_preferred() -> None
     assert max(took(outcome)) <= 1.2 * 16 * MIB / RATE
 
 
-def test_a_crowd_beyond_one_mesh_still_costs_one_copy() -> None:
-    scenario = Scenario((16 * MIB,), (HostLink(RATE, RATE),) * 80, RATE, neighbours=16, chunks_per_piece=4)
+@pytest.mark.parametrize(
+    ("hosts", "arc", "most"), [(80, 64, 1.5), (60, 64, 1.5), (60, 16, 1.5), (100, 16, 1.6)]
+)
+def test_a_crowd_of_several_arcs_takes_hardly_longer_and_one_copy(hosts: int, arc: int, most: float) -> None:
+    settings = PlannerSettings(arc=arc)
+    scenario = Scenario((32 * MIB,), (HostLink(RATE, RATE),) * hosts, RATE, settings=settings)
     outcome = simulate(scenario)
     assert outcome.upstream_copies <= 1.02
-    assert not math.isinf(max(took(outcome)))
+    assert max(took(outcome)) <= most * 32 * MIB / RATE
+
+
+def test_when_a_third_of_the_hosts_of_many_arcs_die_the_others_complete() -> None:
+    links = tuple(
+        HostLink(RATE, RATE, leaves=1.0 + index / 40 if index % 3 == 0 else None) for index in range(60)
+    )
+    outcome = simulate(Scenario((16 * MIB,), links, RATE, settings=PlannerSettings(arc=12)))
+    stayed = [finished for index, finished in enumerate(outcome.finished) if index % 3]
+    assert all(finished is not None for finished in stayed)
+    assert outcome.gave_up == 0
+
+
+def test_hosts_that_come_one_by_one_into_many_arcs_all_complete() -> None:
+    links = tuple(HostLink(RATE, RATE, arrives=index / 20) for index in range(60))
+    outcome = simulate(Scenario((16 * MIB,), links, RATE, settings=PlannerSettings(arc=12)))
+    assert max(took(outcome)) <= 3 * 16 * MIB / RATE
+    assert outcome.upstream_copies <= 1.05

@@ -50,11 +50,12 @@ def crowd_rows(most: int) -> Iterator[Row]:
     plan = (
         (10, 128, 8),
         (32, 128, 8),
-        (100, 128, 4),
+        (64, 128, 8),
+        (100, 128, 8),
         (300, 128, 4),
-        (1000, 128, 2),
+        (1000, 128, 4),
         (3000, 64, 2),
-        (10_000, 32, 1),
+        (10_000, 32, 2),
     )
     for hosts, pieces, chunks in plan:
         if hosts <= most:
@@ -65,7 +66,6 @@ def crowd_rows(most: int) -> Iterator[Row]:
                 100 * MBIT,
                 piece=piece,
                 chunks_per_piece=chunks,
-                neighbours=16 if hosts > 32 else 32,
             )
             yield Row(f"{hosts} hosts", scenario, 100 * MBIT, f"{pieces} pieces of {chunks} chunks")
 

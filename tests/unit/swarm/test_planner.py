@@ -357,15 +357,6 @@ def test_a_host_whose_pieces_are_overtaken_stands_back() -> None:
     assert claimed(spread)
 
 
-def test_a_follower_does_not_claim_while_there_is_news_and_does_when_there_is_none() -> None:
-    plan = planner(follow_patience=5.0)
-    plan.handle(joined(ANN), 0.0)
-    plan.handle(ev.Announced(ahead=40), 0.0)
-    ticks = [0.25 * n for n in range(80)]
-    first = next(t for t in ticks if claimed(plan.handle(TICK, t)))
-    assert 5.0 < first <= 15.5
-
-
 def test_few_seeds_are_divided_and_many_are_asked_directly() -> None:
     few = planner(pieces=8, rank_delay=0.0)
     for event in (joined(ANN, complete=True), joined(BOB), joined(CAT)):

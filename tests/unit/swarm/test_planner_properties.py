@@ -20,7 +20,7 @@ from p2pdist.swarm import events as ev
 from p2pdist.swarm.geometry import MIN_PIECE, Geometry
 from p2pdist.swarm.planner import Planner, PlannerSettings
 
-MOST_HOSTS = 6
+MOST_HOSTS = 7
 FAILURES = (ev.Failure.BUSY, ev.Failure.MISSING, ev.Failure.UNREACHABLE, ev.Failure.WRONG)
 
 
@@ -41,8 +41,10 @@ class Swarm(RuleBasedStateMachine):
         hosts=st.integers(1, 4),
         seed=st.integers(0, 1 << 32),
         seeds=st.integers(0, 1),
+        arc=st.sampled_from([2, 3, 128]),
     )
-    def begin(self, pieces: int, hosts: int, seed: int, seeds: int) -> None:
+    def begin(self, pieces: int, hosts: int, seed: int, seeds: int, arc: int = 128) -> None:
+        self.settings = PlannerSettings(arc=arc)
         self.geometry = Geometry(pieces * MIN_PIECE, MIN_PIECE, pieces)
         self.dice = random.Random(seed)
         self.now = 0.0
@@ -58,15 +60,19 @@ class Swarm(RuleBasedStateMachine):
     def arrive(self, *, complete: bool = False) -> None:
         held = range(self.geometry.count) if complete else ()
         peer = PeerId(self.dice.randbytes(20))
-        host = Host(peer, Planner(self.geometry, peer, held, self.now, PlannerSettings()))
+        host = Host(peer, Planner(self.geometry, peer, held, self.now, self.settings))
         for other in self.hosts.values():
-            self.send(host, other.peer, self.greeting(host))
-            self.send(other, peer, self.greeting(other))
+            self.greet(host, other.peer)
+            self.greet(other, peer)
         self.hosts[peer] = host
 
-    def greeting(self, host: Host) -> ev.Event:
+    def greet(self, host: Host, to: PeerId) -> None:
         planner = host.planner
-        return ev.MemberJoined(host.peer, frozenset(planner.held), planner.claims, planner.complete)
+        self.send(
+            host, to, ev.MemberJoined(host.peer, frozenset(planner.held), planner.claims, planner.complete)
+        )
+        if planner.arc:
+            self.send(host, to, ev.ArcHalved(host.peer, planner.arc))
 
     def send(self, sender: Host, to: PeerId, event: ev.Event) -> None:
         self.bus.setdefault((sender.peer, to), deque()).append(event)
@@ -113,6 +119,8 @@ class Swarm(RuleBasedStateMachine):
                 self.send(host, other, ev.MemberReleases(host.peer, tell.release))
             if tell.lagging:
                 self.send(host, other, ev.MembersLag(host.peer, tell.lagging))
+            if tell.arc:
+                self.send(host, other, ev.ArcHalved(host.peer, tell.arc))
 
     def finish(self, host: Host, piece: int, source: PeerId | None) -> None:
         """A request comes to its natural end."""
@@ -219,6 +227,14 @@ class Swarm(RuleBasedStateMachine):
             if other != liar.peer:
                 self.send(liar, other, ev.MembersLag(liar.peer, lagging))
 
+    @rule(bits=st.integers(1, 16))
+    def somebody_says_that_its_arc_is_short(self, bits: int) -> None:
+        """True or not."""
+        liar = self.pick()
+        for other in self.hosts:
+            if other != liar.peer:
+                self.send(liar, other, ev.ArcHalved(liar.peer, bits))
+
     @rule(works=st.booleans())
     def upstream_changes(self, works: bool) -> None:
         self.upstream_works = works
@@ -254,7 +270,7 @@ class Swarm(RuleBasedStateMachine):
         for one in self.hosts.values():
             for other in self.hosts.values():
                 if one is not other:
-                    self.send(one, other.peer, self.greeting(one))
+                    self.greet(one, other.peer)
         started = self.now
         while any(not host.planner.complete and not host.gave_up for host in self.hosts.values()):
             assert self.now < started + 150.0, [len(host.planner.held) for host in self.hosts.values()]
@@ -293,10 +309,10 @@ Swarm.TestCase.settings = settings(
 TestSwarm = Swarm.TestCase
 
 
-def world(hosts: int, pieces: int, seed: int) -> Swarm:
+def world(hosts: int, pieces: int, seed: int, arc: int = 128) -> Swarm:
     """A swarm without faults."""
     swarm = Swarm()
-    swarm.begin(pieces, hosts, seed, 0)
+    swarm.begin(pieces, hosts, seed, 0, arc)
     swarm.deliver()
     return swarm
 
@@ -308,6 +324,16 @@ def test_without_faults_each_piece_is_asked_of_upstream_once() -> None:
             swarm.settle()
         assert all(host.planner.complete for host in swarm.hosts.values())
         assert swarm.upstream_asks == 40
+
+
+def test_a_swarm_of_several_arcs_completes_and_asks_little_more_of_upstream() -> None:
+    for seed in range(10):
+        swarm = world(hosts=16, pieces=40, seed=seed, arc=4)
+        for _ in range(400):
+            swarm.settle()
+        assert all(host.planner.complete for host in swarm.hosts.values())
+        assert any(host.planner.arc for host in swarm.hosts.values())
+        assert swarm.upstream_asks <= 42
 
 
 def test_a_host_gives_up_only_when_upstream_failed() -> None:

@@ -13,6 +13,7 @@ from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.wire.swarm_messages import (
+    MAX_ARC,
     MAX_FRAME,
     MAX_LAGGING,
     MAX_LISTED,
@@ -93,13 +94,23 @@ def test_a_frame_without_members_that_lag_is_as_it_always_was() -> None:
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
-    frame = msgpack.packb((UPDATE, NAME, [], b"", [], [], [PEER.raw], "new", 7))
-    assert decode(frame) == Update(DIGEST, lagging=(PEER,))
+    frame = msgpack.packb((UPDATE, NAME, [], b"", [], [], [PEER.raw], 3, "new", 7))
+    assert decode(frame) == Update(DIGEST, lagging=(PEER,), arc=3)
 
 
 def test_an_early_version_reads_the_six_fields_it_knows() -> None:
     fields = msgpack.unpackb(encode(Update(DIGEST, (), (4,), (5,), (PEER,))))
     assert fields == [UPDATE, NAME, [], b"", [4], [5], [PEER.raw]]
+
+
+@pytest.mark.parametrize("message", [Update(DIGEST, arc=2), Update(DIGEST, lagging=(PEER,), arc=MAX_ARC)])
+def test_how_long_the_arc_is_comes_after_the_fields_of_before(message: Update) -> None:
+    assert decode(encode(message)) == message
+
+
+def test_an_arc_out_of_bounds_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="from 0 to 16"):
+        decode(msgpack.packb((UPDATE, NAME, [], b"", [], [], [], MAX_ARC + 1)))
 
 
 def test_as_many_that_lag_as_the_bound_are_taken() -> None:
