@@ -3,7 +3,7 @@
 set -euo pipefail
 packages=(
   busybox-static buildah ca-certificates chromium conmon containerd curl docker.io docker-registry iproute2 jq nftables podman
-  prometheus runc skopeo systemd uidmap util-linux
+  prometheus runc skopeo systemd systemd-container uidmap util-linux
 )
 missing=()
 for package in "${packages[@]}"; do

@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.guard import wait_until
 from tests.e2e.images import Pushed
 from tests.e2e.lab import Lab
-from tests.e2e.netlab import CommandError, Host
+from tests.e2e.netlab import Host
 from tests.e2e.programs import Program
 from tests.e2e.runtimes import Cri, Runtime
 from tests.e2e.test_setup import etc_containers, pulls_from_upstream, pulls_through_the_agent

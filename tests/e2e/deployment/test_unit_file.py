@@ -1,4 +1,4 @@
-"""compose/p2pdist.service, as systemd itself reads and rates it. No systemd runs here: it is not started."""
+"""compose/p2pdist.service, as systemd itself reads and rates it (test_unit_booted.py starts it)."""
 
 from __future__ import annotations
 
