@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -75,6 +76,13 @@ def test_the_image_is_small_unprivileged_and_without_tools_or_secrets(engine: En
     assert "/build" not in said
     assert said.endswith("no\n")  # it can write nowhere but in its volume
     assert not [line for line in config["Env"] if "KEY" in line or "TOKEN" in line or "PASSWORD" in line]
+
+
+def test_the_image_can_send_traces(engine: Engine, image: str) -> None:
+    given = ["run", "--rm", "--network", "none", "--env", "P2PDIST_TELEMETRY_TRACES=http://127.0.0.1:4318"]
+    said = engine.docker(*given, "--entrypoint", "sh", image, "-c", "p2pdist check; true")
+    assert re.search(r"^traces +warn +nothing answers at http", said, re.MULTILINE), said
+    assert "otel" not in said
 
 
 def test_the_health_check_tells_a_living_agent_from_none(engine: Engine, project: Project) -> None:

@@ -67,6 +67,7 @@ def test_every_dependency_is_pinned_with_hashes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     for file, wanted in (
         ("requirements.txt", project["project"]["dependencies"]),
+        ("requirements.txt", project["project"]["optional-dependencies"]["otel"]),
         ("build-requirements.txt", project["build-system"]["requires"]),
     ):
         text = (COMPOSE / file).read_text()
