@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 import click
 
 from p2pdist.cli.errors import CommandError
-from p2pdist.cli.options import config_file, config_option
+from p2pdist.cli.options import config_file, config_option, json_option
+from p2pdist.cli.output import emit_json
 from p2pdist.cli.setup import containerd as for_containerd
 from p2pdist.cli.setup import docker as for_docker
 from p2pdist.cli.setup import podman as for_podman
 from p2pdist.cli.setup.diff import unified
 from p2pdist.cli.setup.mirrors import Mirrors, mirrors_of
 from p2pdist.cli.setup.plan import Step
+from p2pdist.cli.setup.report import report, what
 from p2pdist.cli.setup.root import HostRoot
 from p2pdist.cli.setup.writer import Work, run
 from p2pdist.config.load import load_config
@@ -29,6 +31,12 @@ It writes files only, and starts or restarts nothing. What was there is kept bes
 brings it back byte for byte. The same command twice changes nothing. The mirror's address and the registries are those
 of the agent's configuration; run it again when these change.
 """
+# Who reads the files of another one's name.
+_OTHER_NAMES = {
+    **dict.fromkeys(("crio", "cri-o", "buildah", "skopeo"), "podman"),
+    **dict.fromkeys(("cri", "ctr", "k8s", "kubelet", "kubernetes", "nerdctl"), "containerd"),
+    **dict.fromkeys(("dockerd", "moby"), "docker"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Mode:
     remove: bool
     force: bool
     root: Path
+    as_json: bool
 
     @property
     def host(self) -> HostRoot:
@@ -46,7 +55,7 @@ class Mode:
 
 
 def common_options(command: F) -> F:
-    """``--dry-run``, ``--remove``, ``--force``, ``--root`` and ``--config``."""
+    """``--dry-run``, ``--remove``, ``--force``, ``--json``, ``--root`` and ``--config``."""
     for option in (
         click.option(
             "--root",
@@ -55,12 +64,25 @@ def common_options(command: F) -> F:
             default="/",
             help="Where the host's root is mounted; other paths are the host's own [default: /].",
         ),
+        json_option,
         click.option("--force", is_flag=True, help="Also overwrite, or undo, what setup did not write."),
         click.option("--remove", is_flag=True, help="Bring back what was there before."),
         click.option("--dry-run", is_flag=True, help="Show a diff; write nothing."),
     ):
         command = option(command)
     return config_option(command)
+
+
+class Runtimes(click.Group):
+    """Says which command is meant where a name is none of a command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        instead = _OTHER_NAMES.get(args[0].lower()) if args else None
+        if instead is not None:
+            raise click.UsageError(f"{args[0]} reads what p2pdist setup {instead} writes: run that.", ctx)
+        return super().resolve_command(ctx, args)
 
 
 def path_option(flag: str, name: str, default: Path | None, text: str) -> Callable[[F], F]:
@@ -72,13 +94,14 @@ def path_option(flag: str, name: str, default: Path | None, text: str) -> Callab
 
 
 @click.group(
+    cls=Runtimes,
     epilog="""\b
 Examples:
   p2pdist setup containerd --dry-run     what would be written
   p2pdist setup docker                   write it, as root
   p2pdist setup podman --remove          as it was before
 \b
-docs/runtimes.md says what each runtime can do, and how to do the same by hand."""
+docs/runtimes.md says what each runtime can do, and how to do the same by hand.""",
 )
 def setup() -> None:
     """Point a container runtime of this host at the agent."""
@@ -124,7 +147,7 @@ def containerd(config: Path | None, certs: Path | None, main: Path | None, **com
         return
     mirrors = _mirrors(config)
     notes = for_containerd.notes(directory, mode.host, at, read, mirrors)
-    _do(for_containerd.write_work(directory, mode.host, mirrors), mode, notes)
+    _do(for_containerd.write_work(directory, mode.host, mirrors, read), mode, notes)
 
 
 @setup.command(
@@ -204,10 +227,14 @@ def _url_if_known(config: Path | None) -> str:
 
 def _do(work: Work, mode: Mode, notes: Sequence[str] = (), if_changed: Sequence[str] = ()) -> None:
     steps = run(work, remove=mode.remove, force=mode.force, dry_run=mode.dry_run)
-    _show(work, mode, steps)
     told = [*notes, *(if_changed if any(step.changes for step in steps) else ())]
-    if told:
-        click.echo("\n" + "\n\n".join(told))
+    if mode.as_json:
+        by_path = {str(work.place.path(step.name)): step for step in steps}
+        emit_json(report(work.place.runtime, by_path, told, remove=mode.remove, dry_run=mode.dry_run))
+    else:
+        _show(work, mode, steps)
+        if told:
+            click.echo("\n" + "\n\n".join(told))
     problems = [step for step in steps if step.problem]
     if problems:
         raise CommandError(
@@ -224,19 +251,13 @@ def _show(work: Work, mode: Mode, steps: Sequence[Step]) -> None:
             for line in unified(path, step.now, step.after):
                 click.echo(line)
         else:
-            click.echo(f"{_what(step, mode)} {path}")
+            click.echo(f"{what(step, remove=mode.remove)} {path}")
     if not changing and not any(step.problem for step in steps):
         click.echo(f"nothing to {'undo' if mode.remove else 'change'} in {work.place.here}")
     if mode.dry_run and changing:
+        if any(step.entry is not None for step in changing):
+            click.echo(f"{work.place.state_file} would remember what was there")
         click.echo("nothing was written (--dry-run)")
-
-
-def _what(step: Step, mode: Mode) -> str:
-    if step.after is None:
-        return "removed"
-    if mode.remove or step.entry is None:
-        return "restored"
-    return "wrote" if step.now is None else "changed"
 
 
 def _go_on(work: Work, mode: Mode) -> str:

@@ -22,6 +22,7 @@ KEY = "config_path"
 _PLUGINS = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.images"}
 _NEWEST = max(_PLUGINS)
 _CRI = frozenset(_PLUGINS.values())
+_RESTART = "Then restart containerd, once (containers go on running): systemctl restart containerd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,27 @@ class ConfigFile:
     def registry(self) -> Mapping[str, Any]:
         """The table that has ``config_path``; empty where there is none."""
         return _table(_table(_table(self.tables.get("plugins")).get(_PLUGINS[self.version])).get("registry"))
+
+    @property
+    def shown_version(self) -> str:
+        """As it is written."""
+        return str(self.tables.get("version", 1))[:20]
+
+    @property
+    def directories(self) -> str:
+        """Its own ``config_path``; "" where it has none."""
+        written = self.registry.get(KEY)
+        return written if isinstance(written, str) else ""
+
+    def misplaced(self) -> int | None:
+        """The version whose table has the ``config_path`` that this file's own lacks; None: none."""
+        plugins = _table(self.tables.get("plugins"))
+        found = [
+            version
+            for version, name in _PLUGINS.items()
+            if version != self.version and _table(_table(plugins.get(name)).get("registry")).get(KEY)
+        ]
+        return found[0] if found and not self.directories else None
 
     def header_line(self) -> int | None:
         """The line, from 1, on which that table's own header stands; None: nowhere."""
@@ -79,7 +101,7 @@ def imports(file: ConfigFile) -> tuple[str, ...]:
 def directories(files: Sequence[ConfigFile]) -> tuple[str, ...]:
     """The directories that ``config_path`` names, in their order; none where it is not set. Files in the order of import."""
     file = _setter(files)
-    return tuple(normpath(part) for part in str(file.registry[KEY]).split(":") if part) if file else ()
+    return tuple(normpath(part) for part in file.directories.split(":") if part) if file else ()
 
 
 def advise(files: Sequence[ConfigFile], main: Path, wanted: str) -> Advice:
@@ -92,21 +114,21 @@ def advise(files: Sequence[ConfigFile], main: Path, wanted: str) -> Advice:
         told.insert(
             0,
             f"containerd reads {':'.join(found)} ({KEY} in {setter.path}), and not {wanted}.\n"
-            f"Set {KEY} to {quote(wanted)} there, or give the directory it reads with --certs-dir.",
+            f"Set {KEY} to {quote(wanted)} there, or give the directory it reads with --certs-dir.\n{_RESTART}",
         )
     elif len(found) > 1:
         told.insert(
             0,
             f"{KEY} in {setter.path} is the list {':'.join(found)}.\n"
             "containerd 2.1 and newer take a list for the name of one directory in most pulls, and find nothing:\n"
-            f"for these, set it to {quote(wanted)} alone.",
+            f"for these, set it to {quote(wanted)} alone. {_RESTART}",
         )
     return Advice(wanted in found, tuple(told))
 
 
 def _setter(files: Sequence[ConfigFile]) -> ConfigFile | None:
     """The file whose ``config_path`` holds."""
-    return next((file for file in reversed(files) if file.registry.get(KEY)), None)
+    return next((file for file in reversed(files) if file.directories), None)
 
 
 def _lines_to_add(files: Sequence[ConfigFile], main: Path, wanted: str) -> Iterator[str]:
@@ -118,7 +140,7 @@ def _lines_to_add(files: Sequence[ConfigFile], main: Path, wanted: str) -> Itera
         yield f"version = 3\n{_table_name(3)}\n  {setting}"
     else:
         file = files[0]
-        yield f"containerd does not read {wanted} yet: {main} (version {file.version}) does not set {KEY}."
+        yield f"containerd does not read {wanted} yet: {main} (version {file.shown_version}) does not set {KEY}."
         line = file.header_line()
         if KEY in file.registry and line is not None:
             yield f"In the table {_table_name(file.version)}, line {line}, change {KEY} to:"
@@ -129,11 +151,15 @@ def _lines_to_add(files: Sequence[ConfigFile], main: Path, wanted: str) -> Itera
         else:
             yield "Add to its end:"
             yield f"{_table_name(file.version)}\n  {setting}"
-    yield "Then restart containerd, once (containers go on running): systemctl restart containerd"
+    yield _RESTART
 
 
 def _hindrances(files: Sequence[ConfigFile]) -> Iterator[str]:
     for file in files:
+        other = file.misplaced()
+        if other is not None:
+            yield (f"{file.path} sets it in {_table_name(other)}, the table of version {other}; move the line to"
+                   f" that of its own version:\n{_table_name(file.version)}")  # fmt: skip
         old = _table(file.registry.get("mirrors"))
         tls = [name for name, each in _table(file.registry.get("configs")).items() if "tls" in _table(each)]
         if old or tls:

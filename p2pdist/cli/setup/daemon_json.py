@@ -82,7 +82,9 @@ def _mirrors(text: str) -> list[str]:
         raise InvalidInputError(f"it is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInputError("it is not a JSON object")
-    found = value.get(KEY, [])
+    found = value.get(KEY)
+    if found is None:  # null is an empty list to Docker
+        return []
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise InvalidInputError(f'its "{KEY}" is not a list of texts')
     return found

@@ -18,6 +18,7 @@ from p2pdist.cli.errors import CommandError
 
 MAX_FILE_BYTES = 2**20
 FILE_MODE, DIRECTORY_MODE = 0o644, 0o755
+_TEMPORARY = (".p2pdist-setup.", ".tmp")  # before and after the name of the file that is to be replaced
 _AS_ROOT = "run it as root (sudo)"
 _ROOT = f"{_AS_ROOT}; --dry-run needs no right to write"
 
@@ -81,7 +82,8 @@ def write(path: Path, content: bytes, mode: int) -> None:
     """Replace or make a file: whoever reads it sees the old content or the new; durable when this returns."""
     target = real(path)
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        before, after = _TEMPORARY
+        descriptor, name = tempfile.mkstemp(after, f"{before}{target.name}.", target.parent)
         try:
             with open(descriptor, "wb") as file:
                 file.write(content)
@@ -107,14 +109,33 @@ def remove(path: Path) -> None:
         raise _failed("remove", path, error) from error
 
 
-def make_directories(path: Path) -> list[Path]:
-    """Make what is missing of a directory's path; returns what was made, outermost first."""
+def remove_temporary(directory: Path) -> None:
+    """Remove what a write that was killed has left; nothing where that cannot be."""
+    with contextlib.suppress(OSError):
+        for entry in list(directory.iterdir()):
+            if entry.name.startswith(_TEMPORARY[0]) and entry.name.endswith(_TEMPORARY[1]):
+                entry.unlink()
+
+
+def missing_directories(path: Path) -> list[Path]:
+    """What ``make_directories`` would make, outermost first."""
     missing: list[Path] = []
     at = path
     while not at.exists():
         missing.insert(0, at)
         at = at.parent
+    return missing
+
+
+def make_directories(path: Path) -> list[Path]:
+    """Make what is missing of a directory's path; returns what was made, outermost first."""
+    missing = missing_directories(path)
     for each in missing:
+        if each.is_symlink():
+            raise CommandError(
+                f"cannot make {each}: it is a link to {real(each)}, which is not there",
+                "make that directory, or remove the link",
+            )
         try:
             each.mkdir()
             each.chmod(DIRECTORY_MODE)  # whatever the umask: runtimes of other users read these, too

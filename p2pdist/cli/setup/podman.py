@@ -16,6 +16,7 @@ from p2pdist.errors import ConfigError, InvalidInputError
 RUNTIME = "podman"
 CONF_DIR = Path("/etc/containers/registries.conf.d")
 MAIN = "registries.conf"
+USERS = (".config", "containers", "registries.conf.d")
 RELOAD = "Podman, buildah and skopeo read it at each pull: nothing to restart. CRI-O: systemctl reload crio"
 
 
@@ -49,7 +50,8 @@ def check(mirrors: Mirrors) -> None:
 
 def write_work(directory: Path, root: HostRoot, mirrors: Mirrors) -> tuple[Work, tuple[str, ...]]:
     """The drop-in, and remarks on it. Where nothing is left to write, what was written before is undone."""
-    others = [_tables(root.here(directory.parent / MAIN))]
+    main = root.here(directory.parent / MAIN)
+    others = [*_of_system(directory, main, root), _tables(main)]
     later = []
     for name in files.names_in(root.here(directory)):
         if not name.endswith(".conf") or name == registries_conf.FILE:
@@ -70,6 +72,16 @@ def write_work(directory: Path, root: HostRoot, mirrors: Mirrors) -> tuple[Work,
 
 def remove_work(directory: Path, root: HostRoot) -> Work:
     return Work(Place(RUNTIME, directory, root), (), others=True)
+
+
+def _of_system(directory: Path, main: Path, root: HostRoot) -> list[list[RegistryTable]]:
+    """What holds beside a user's drop-ins: the system's files, unless the user has a ``registries.conf``, too."""
+    if directory.parts[-3:] != USERS or main.exists():
+        return []
+    drop_ins = [name for name in files.names_in(root.here(CONF_DIR)) if name.endswith(".conf")]
+    return [
+        _tables(root.here(path)) for path in (CONF_DIR.parent / MAIN, *(CONF_DIR / name for name in drop_ins))
+    ]
 
 
 def _tables(path: Path) -> list[RegistryTable]:

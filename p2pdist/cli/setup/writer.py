@@ -51,6 +51,7 @@ def run(work: Work, *, remove: bool, force: bool, dry_run: bool) -> list[Step]:
     with files.locked(work.place.here):
         known = _load(work.place)
         steps = _plan(work, known, remove=remove, force=force)
+        _clean_up(work, known)
         _carry_out(work.place, known, [step for step in steps if not step.problem])
     return steps
 
@@ -58,8 +59,13 @@ def run(work: Work, *, remove: bool, force: bool, dry_run: bool) -> list[Step]:
 def _plan(work: Work, known: State, *, remove: bool, force: bool) -> list[Step]:
     names = {target.name for target in work.targets}
     steps = []
+    owners: dict[Path, str] = {}
     for target in work.targets:
         found = _find(work.place, known, target.name)
+        owner = owners.setdefault(files.real(work.place.path(target.name)), target.name)
+        if owner != target.name:
+            steps.append(_shares(target.name, found, owner))
+            continue
         try:
             if remove:
                 steps.append(plan_remove(target.name, target, found, force=force))
@@ -72,6 +78,19 @@ def _plan(work: Work, known: State, *, remove: bool, force: bool) -> list[Step]:
             ) from None
     left = sorted(set(known.files) - names) if work.others else []
     return steps + [plan_remove(name, None, _find(work.place, known, name), force=force) for name in left]
+
+
+def _shares(name: str, found: Found, owner: str) -> Step:
+    """Left alone: by a link it is a file that holds what another one is to hold."""
+    problem = f"is one file with {owner}, by a link: give each a directory of its own"
+    return Step(name, found.content, found.content, found.entry, problem=problem)
+
+
+def _clean_up(work: Work, known: State) -> None:
+    """Remove what a run that was killed in the middle of a write has left."""
+    names = [target.name for target in work.targets] + list(known.files)
+    for directory in {work.place.here, *(work.place.path(name).parent for name in names)}:
+        files.remove_temporary(directory)
 
 
 def _find(place: Place, known: State, name: str) -> Found:
@@ -99,8 +118,12 @@ def _carry_out(place: Place, known: State, steps: Sequence[Step]) -> None:
         return
     for path in [place.state_file, *(place.path(step.name) for step in changing)]:
         files.check_writable(path)
-    made = _make_directories(place, known, changing)
+    wanted = _directories(place, changing)
+    made = _with_missing(place, known, wanted)
+    files.make_directories(place.here)
     _save(place, State(_while_writing(known.files, changing), made))
+    for directory in wanted:
+        files.make_directories(directory)
     for step in changing:
         if step.after is None:
             files.remove(place.path(step.name))
@@ -132,10 +155,14 @@ def _while_writing(known: Mapping[str, Entry], changing: Sequence[Step]) -> dict
     return result
 
 
-def _make_directories(place: Place, known: State, changing: Sequence[Step]) -> tuple[str, ...]:
-    wanted = [place.here, *(place.path(step.name).parent for step in changing if step.after is not None)]
-    made = [os.path.relpath(path, place.here) for each in wanted for path in files.make_directories(each)]
-    return (*known.made, *made)
+def _directories(place: Place, changing: Sequence[Step]) -> list[Path]:
+    return [place.here, *(place.path(step.name).parent for step in changing if step.after is not None)]
+
+
+def _with_missing(place: Place, known: State, wanted: Sequence[Path]) -> tuple[str, ...]:
+    """What setup made, and is about to make: remembered before, so that no run that is cut off leaves a directory."""
+    missing = [path for each in wanted for path in files.missing_directories(each)]
+    return tuple(dict.fromkeys((*known.made, *(os.path.relpath(path, place.here) for path in missing))))
 
 
 def _remove_empty(place: Place, made: Sequence[str]) -> tuple[str, ...]:
