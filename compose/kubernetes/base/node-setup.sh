@@ -1,33 +1,24 @@
 #!/bin/sh
-# The init container: makes the agent's data directory on the node, and points the node's containerd at the agent.
-# Twice the same changes nothing. A hosts.toml that somebody else wrote is left alone.
-# CERTS_D: the node's certs.d, as mounted here; DATA_DIR: the agent's data directory; OWNER: its user and group.
+# The init container: makes the agent's data directory on the node, and points the node's containerd at the agent, by
+# p2pdist setup. Twice the same changes nothing, and a hosts.toml that somebody else wrote is left alone. With the
+# argument --remove: what containerd had before (../remove).
+# HOST: where the node's files are mounted; CERTS_D: its certs.d, as the node names it; DATA_DIR: the agent's data
+# directory; OWNER: its user and group.
 set -eu
 
-mkdir -p "$DATA_DIR"
-if [ "$(stat -c %u:%g "$DATA_DIR")" != "$OWNER" ]; then
-  chown "$OWNER" "$DATA_DIR"
-  chmod 0750 "$DATA_DIR"
+if [ "${1-}" != --remove ]; then
+  mkdir -p "$DATA_DIR"
+  if [ "$(stat -c %u:%g "$DATA_DIR")" != "$OWNER" ]; then
+    chown "$OWNER" "$DATA_DIR"
+    chmod 0750 "$DATA_DIR"
+  fi
 fi
 
-mark='# Written by p2pdist'
-file="$CERTS_D/_default/hosts.toml"
-if [ -e "$file" ] && ! grep -q "^$mark" "$file"; then
-  echo "node-setup: $file is not from p2pdist and stays as it is: containerd on this node does not use the agent" >&2
-  exit 0
-fi
-mkdir -p "$CERTS_D/_default"
-new="$CERTS_D/_default/.hosts.toml.$$"
-trap 'rm -f "$new"' EXIT
-cat >"$new" <<TOML
-$mark; removed by hand. When nothing listens there, containerd pulls from the registry itself.
-[host."http://127.0.0.1:5050"]
-  capabilities = ["pull", "resolve"]
-TOML
-if cmp -s "$new" "$file"; then
-  echo "node-setup: $file is as it should be"
-else
-  chmod 0644 "$new"
-  mv "$new" "$file"
-  echo "node-setup: wrote $file"
+status=0
+p2pdist setup containerd --root "$HOST" --certs-dir "$CERTS_D" "$@" || status=$?
+# A file that was left alone (1) keeps one registry's pulls from the agent, and is no reason not to start it.
+if [ "$status" -eq 1 ]; then
+  echo "node-setup: not all of it could be done, as said above; the agent is started all the same" >&2
+elif [ "$status" -ne 0 ]; then
+  exit "$status"
 fi

@@ -20,7 +20,7 @@ from p2pdist.oci.digest import Digest
 from tests.e2e.deployment.conftest import answers
 from tests.e2e.deployment.engine import Engine, run_quietly
 from tests.e2e.guard import wait_until
-from tests.unit.deploy.files import BASE, CONTAINERD_CONTENT, patched, read_yaml
+from tests.unit.deploy.files import BASE, CONTAINERD_CONTENT, REMOVE, patched, read_yaml
 from tests.unit.docs.commands import ELSEWHERE
 
 MIRROR, ADMIN = 6050, 6052
@@ -33,8 +33,11 @@ LAYER = b"a layer that containerd holds" * 1000
 class Node:
     """Files of a node, and what Kubernetes would mount."""
 
+    said = ""
+
     def __init__(self, directory: Path, key: str) -> None:
-        self.certs, self.data = directory / "certs.d", directory / "data"
+        self.containerd, self.data = directory / "etc-containerd", directory / "data"
+        self.certs = self.containerd / "certs.d"
         for made in (self.certs, self.data):  # hostPath's DirectoryOrCreate: root's, 0755
             made.mkdir(parents=True)
         secret = directory / "secret" / "cluster.key"
@@ -45,6 +48,7 @@ class Node:
         self.content = _containerd_content(directory)
         self._sources = {
             "containerd-content": self.content,
+            "containerd": self.containerd,
             "certs-d": self.certs,
             "data": self.data,
             "key": secret.parent,
@@ -78,7 +82,7 @@ def arguments(container: dict[str, Any], node: Node) -> list[str]:
     words += [f"--cap-drop={name}" for name in security["capabilities"]["drop"]]
     words += [f"--cap-add={name}" for name in security["capabilities"].get("add", ())]
     words += ["--memory", container["resources"]["limits"]["memory"].replace("Mi", "m")]
-    for variable in container["env"]:
+    for variable in container.get("env", ()):
         words += ["--env", f"{variable['name']}={variable.get('value', 'node-1')}"]
     for mount in container["volumeMounts"]:
         words += ["--volume", node.mount(mount)]
@@ -90,12 +94,17 @@ def node(engine: Engine, image: str) -> Node:
     """After the init container."""
     key = engine.docker("run", "--rm", "--network", "none", image, "cluster", "key")
     node = Node(engine.directory / "node", key)
+    for _ in range(2):  # and again, as when the pod is replaced
+        node.said = set_up(engine, node, image)
+    return node
+
+
+def set_up(engine: Engine, node: Node, image: str, *words: str) -> str:
+    """Run the init container; returns its output."""
     (setup,) = POD["initContainers"]
     program, *rest = setup["command"]
     run = ["run", "--rm", "--network", "none", *arguments(setup, node), "--entrypoint", program, image, *rest]
-    for _ in range(2):  # and again, as when the pod is replaced
-        engine.docker(*run)
-    return node
+    return engine.docker(*run, *words)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +118,9 @@ def agent(engine: Engine, node: Node, image: str) -> Iterator[str]:
 
 
 def test_the_init_container_sets_the_node_up(node: Node) -> None:
-    assert 'host."http://127.0.0.1:5050"' in (node.certs / "_default" / "hosts.toml").read_text()
+    assert 'host."http://127.0.0.1:5050"' in (node.certs / "docker.io" / "hosts.toml").read_text()
+    assert "nothing to change" in node.said
+    assert "There is no /etc/containerd/config.toml" in node.said  # what is left to do on that node
     status = node.data.stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65532, 65532, 0o750)
 
@@ -171,6 +182,21 @@ def test_it_ends_by_itself_and_leaves_its_data_on_the_node(engine: Engine, agent
     engine.docker("stop", "--time", str(POD["terminationGracePeriodSeconds"]), agent)
     assert engine.inspect(agent)["State"]["ExitCode"] == 0
     assert (node.data / "peer.id").exists()
+
+
+def test_the_set_up_is_undone_by_the_pod_that_removes(engine: Engine, node: Node, image: str) -> None:
+    spec = read_yaml(REMOVE / "daemonset.yaml")["spec"]["template"]["spec"]
+    assert "removed" in set_up(engine, node, image, *spec["initContainers"][0]["args"])
+    assert list(node.certs.iterdir()) == []
+    program, *words = spec["containers"][0]["command"]
+    waiting = engine.docker("run", "--detach", "--entrypoint", program, image, *words).strip()
+    try:
+        wait_until(lambda: "to be deleted" in engine.docker("logs", waiting), 20, "it to wait")
+        assert engine.inspect(waiting)["State"]["Running"] is True
+        engine.docker("stop", "--time", "20", waiting)
+        assert engine.inspect(waiting)["State"]["ExitCode"] == 0  # by itself, not killed
+    finally:
+        engine.docker("rm", "--force", waiting)
 
 
 def test_the_documented_way_of_one_agent_in_a_container(engine: Engine, image: str) -> None:

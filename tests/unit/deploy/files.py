@@ -14,6 +14,7 @@ COMPOSE = ROOT / "compose"
 BASE = COMPOSE / "kubernetes" / "base"
 SEEDING = COMPOSE / "kubernetes" / "seeding"
 CONTAINERD_CONTENT = COMPOSE / "kubernetes" / "containerd-content"
+REMOVE = COMPOSE / "kubernetes" / "remove"
 MONITORING = COMPOSE / "kubernetes" / "monitoring"
 # PromQL's own words, and what the expressions here use as labels and variables.
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -28,13 +29,13 @@ def read_yaml(file: Path) -> Any:
 
 
 def patched(given: Any, patch: Any) -> Any:
-    """``given`` with a strategic merge patch of Kubernetes that only adds: maps merge, lists of named things by name."""
+    """``given`` with a strategic merge patch of Kubernetes: maps merge, lists of named things by name, others are new."""
     if isinstance(given, dict) and isinstance(patch, dict):
         return {
             **given,
             **{key: patched(given[key], new) if key in given else new for key, new in patch.items()},
         }
-    if isinstance(given, list) and isinstance(patch, list):
+    if isinstance(given, list) and isinstance(patch, list) and all(isinstance(old, dict) for old in given):
         news = {new["name"]: new for new in patch}
         kept = [patched(old, news.pop(old["name"])) if old.get("name") in news else old for old in given]
         return kept + list(news.values())

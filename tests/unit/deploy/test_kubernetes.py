@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.unit.deploy.files import (
     COMPOSE,
     CONTAINERD_CONTENT,
     MONITORING,
-    ROOT,
+    REMOVE,
     SEEDING,
     patched,
     read_yaml,
@@ -71,7 +72,7 @@ def test_the_kustomizations_name_every_file() -> None:
 @pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="kubectl, which renders kustomizations, is not installed"
 )
-@pytest.mark.parametrize("which", ["base", "monitoring", "seeding"])
+@pytest.mark.parametrize("which", ["base", "monitoring", "seeding", "remove"])
 def test_what_kubectl_makes_of_them_fits_together(tmp_path: Path, which: str) -> None:
     shutil.copytree(COMPOSE / "kubernetes", tmp_path / "k")
     (tmp_path / "k" / "base" / "cluster.key").write_text("p2pdist1-not-a-real-one\n")
@@ -101,7 +102,7 @@ def test_what_kubectl_makes_of_them_fits_together(tmp_path: Path, which: str) ->
     mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
     assert ("containerd-content" in mounts) == (which == "seeding")
     assert {"config", "key", "data"} <= mounts
-    assert mounts | {"setup", "certs-d"} == {volume["name"] for volume in pod["volumes"]}
+    assert mounts | {"setup", "certs-d", "containerd"} == {volume["name"] for volume in pod["volumes"]}
 
 
 def pod() -> dict[str, Any]:
@@ -152,7 +153,7 @@ def test_ports_probes_selectors_and_files_agree(tmp_path: Path) -> None:
     mounts = {mount["name"]: mount["mountPath"] for mount in agent["volumeMounts"]}
     assert mounts["data"] == str(config.agent.data_dir)
     assert str(config.peer.cluster_key_file) == f"{mounts['key']}/cluster.key"
-    assert {volume["name"] for volume in pod()["volumes"]} == set(mounts) | {"setup", "certs-d"}
+    assert {volume["name"] for volume in pod()["volumes"]} == set(mounts) | {"setup", "certs-d", "containerd"}
     probes = {probe: agent[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert {probe: (get["path"], get["port"]) for probe, get in probes.items()} == {
         "startupProbe": ("/healthz", "admin"),
@@ -242,49 +243,79 @@ def test_the_service_monitor_gives_the_job_its_name() -> None:
 @pytest.fixture
 def node(tmp_path: Path) -> dict[str, str]:
     """The environment of the set-up script on a node, whose files are a temporary directory."""
-    (tmp_path / "certs.d").mkdir()
+    (tmp_path / "etc" / "containerd" / "certs.d").mkdir(parents=True)
     owner = f"{os.geteuid()}:{os.getegid()}"
     return {
-        "PATH": os.environ["PATH"], "CERTS_D": str(tmp_path / "certs.d"), "DATA_DIR": str(tmp_path / "data"),
-        "OWNER": owner,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOST": str(tmp_path), "OWNER": owner,
+        "CERTS_D": "/etc/containerd/certs.d", "DATA_DIR": str(tmp_path / "data"),
+        "P2PDIST_MIRROR_LISTEN": "0.0.0.0:5050",
     }  # fmt: skip
 
 
-def set_up(node: dict[str, str]) -> str:
+def set_up(node: dict[str, str], *words: str) -> str:
     done = subprocess.run(
-        ["sh", BASE / "node-setup.sh"], env=node, check=True, capture_output=True, text=True, timeout=30
+        ["sh", BASE / "node-setup.sh", *words],
+        env=node,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     return done.stdout + done.stderr
 
 
-def test_a_node_is_set_up_once(node: dict[str, str]) -> None:
-    hosts = Path(node["CERTS_D"]) / "_default" / "hosts.toml"
+def hosts_of(node: dict[str, str], registry: str) -> Path:
+    return Path(node["HOST"]) / "etc" / "containerd" / "certs.d" / registry / "hosts.toml"
+
+
+def test_a_node_is_set_up_once_and_undone(node: dict[str, str]) -> None:
+    hosts = hosts_of(node, "docker.io")
     assert "wrote" in set_up(node)
-    comment, text = hosts.read_text().split("\n", 1)
-    assert comment.startswith("# Written by p2pdist")
-    assert f"```toml\n{text}```" in (ROOT / "docs" / "runtimes.md").read_text()
+    assert '[host."http://127.0.0.1:5050"]' in hosts.read_text()
     assert hosts.stat().st_mode & 0o777 == 0o644
     before = hosts.stat()
-    assert "as it should be" in set_up(node)
+    assert "nothing to change" in set_up(node)
     assert (hosts.stat().st_ino, hosts.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert [file.name for file in hosts.parent.iterdir()] == ["hosts.toml"]
+    assert Path(node["DATA_DIR"]).is_dir()
+    assert "removed" in set_up(node, "--remove")
+    assert list(hosts.parents[1].iterdir()) == []
     assert Path(node["DATA_DIR"]).is_dir()
 
 
-def test_an_older_set_up_is_renewed(node: dict[str, str]) -> None:
-    hosts = Path(node["CERTS_D"]) / "_default" / "hosts.toml"
+def test_a_set_up_for_other_settings_is_renewed(node: dict[str, str]) -> None:
     set_up(node)
-    hosts.write_text(hosts.read_text().replace("5050", "5000"))
-    assert "wrote" in set_up(node)
-    assert "5050" in hosts.read_text()
+    node["P2PDIST_MIRROR_LISTEN"] = "0.0.0.0:6050"
+    assert "changed" in set_up(node)
+    assert "6050" in hosts_of(node, "docker.io").read_text()
 
 
-def test_somebody_else_s_file_stays(node: dict[str, str]) -> None:
-    hosts = Path(node["CERTS_D"]) / "_default" / "hosts.toml"
+def test_somebody_else_s_file_stays_and_the_agent_starts(node: dict[str, str]) -> None:
+    hosts = hosts_of(node, "ghcr.io")
     hosts.parent.mkdir()
     hosts.write_text('server = "https://mirror.example.com"\n')
-    assert "stays as it is" in set_up(node)
+    said = set_up(node)
+    assert "is there already, and was not written by setup" in said
+    assert "the agent is started all the same" in said
     assert hosts.read_text() == 'server = "https://mirror.example.com"\n'
+    assert hosts_of(node, "quay.io").exists()
+
+
+def test_a_configuration_that_the_agent_would_refuse_stops_the_pod(node: dict[str, str]) -> None:
+    node["P2PDIST_MIRROR_LISTEN"] = "nowhere"
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        set_up(node)
+    assert caught.value.returncode == 2
+
+
+def test_what_undoes_the_set_up_is_the_same_pod_without_an_agent() -> None:
+    overlay = read_yaml(REMOVE / "kustomization.yaml")
+    assert (overlay["resources"], overlay["patches"]) == (["../base"], [{"path": "daemonset.yaml"}])
+    patch = read_yaml(REMOVE / "daemonset.yaml")
+    spec = patched(manifest("DaemonSet"), patch)["spec"]["template"]["spec"]
+    (setup,), (waiting,) = spec["initContainers"], spec["containers"]
+    assert setup["command"] + setup["args"] == ["/bin/sh", "/setup/node-setup.sh", "--remove"]
+    assert waiting["command"][0] == "/opt/p2pdist/bin/python"
+    assert [waiting[probe] for probe in ("startupProbe", "livenessProbe", "readinessProbe")] == [None] * 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")

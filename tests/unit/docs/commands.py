@@ -77,6 +77,8 @@ NOT_HERE = {
     "journalctl -u p2pdist -f": SYSTEMD,
     "kubectl apply -k compose/kubernetes/base": KUBERNETES,
     "kubectl apply -k compose/kubernetes/seeding": KUBERNETES,
+    "kubectl apply -k compose/kubernetes/remove": KUBERNETES,
+    "kubectl delete -k compose/kubernetes/remove": KUBERNETES,
     "kubectl -n p2pdist rollout status daemonset/p2pdist": KUBERNETES,
     "kubectl -n p2pdist exec daemonset/p2pdist -- p2pdist status": KUBERNETES,
 }
