@@ -21,6 +21,11 @@ FILE_MODE, DIRECTORY_MODE = 0o644, 0o755
 _TEMPORARY = (".p2pdist-setup.", ".tmp")  # before and after the name of the file that is to be replaced
 _AS_ROOT = "run it as root (sudo)"
 _ROOT = f"{_AS_ROOT}; --dry-run needs no right to write"
+_READ_ONLY = "this file system is mounted read-only"
+_HINTS = {
+    errno.EBUSY: "it is mounted on its own, and cannot be replaced: change it where the mount comes from",
+    errno.EROFS: _READ_ONLY,
+}
 
 
 def read(path: Path, limit: int = MAX_FILE_BYTES) -> bytes | None:
@@ -69,7 +74,7 @@ def check_writable(path: Path) -> None:
         read_only = bool(os.statvfs(at).f_flag & os.ST_RDONLY)
         raise CommandError(
             f"cannot write {path}: {os.strerror(errno.EROFS if read_only else errno.EACCES)} ({at})",
-            "this file system is mounted read-only" if read_only else _ROOT,
+            _READ_ONLY if read_only else _ROOT,
         )
 
 
@@ -197,5 +202,12 @@ def _sync(directory: Path) -> None:
 
 
 def _failed(what: str, path: Path, error: OSError) -> CommandError:
-    hint = (_AS_ROOT if what in ("read", "open") else _ROOT) if isinstance(error, PermissionError) else ""
-    return CommandError(f"cannot {what} {path}: {error.strerror}", hint)
+    return CommandError(f"cannot {what} {path}: {error.strerror}", _hint(what, error))
+
+
+def _hint(what: str, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        if os.geteuid() == 0:
+            return "root may not either: look at lsattr (chattr -i), SELinux and AppArmor, and who manages this file"
+        return _AS_ROOT if what in ("read", "open") else _ROOT
+    return _HINTS.get(error.errno or 0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -131,3 +132,25 @@ def test_only_empty_directories_are_removed(tmp_path: Path) -> None:
     assert not files.remove_empty(tmp_path / "full")
     assert files.remove_empty(tmp_path / "full" / "of")
     assert files.remove_empty(tmp_path / "full" / "of")
+
+
+@pytest.mark.parametrize(
+    ("number", "root", "hint"),
+    [
+        (errno.EPERM, 0, "lsattr"),
+        (errno.EACCES, 1000, "run it as root"),
+        (errno.EBUSY, 0, "mounted on its own"),
+        (errno.EROFS, 0, "mounted read-only"),
+    ],
+)
+def test_a_failure_says_what_to_do(
+    tmp_path: Path, number: int, root: int, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*names: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "rename", fails)
+    monkeypatch.setattr(os, "geteuid", lambda: root)
+    with pytest.raises(CommandError, match="cannot write") as caught:
+        files.write(tmp_path / "f", b"x", 0o644)
+    assert hint in caught.value.hint
