@@ -74,7 +74,7 @@ def check_writable(path: Path) -> None:
         read_only = bool(os.statvfs(at).f_flag & os.ST_RDONLY)
         raise CommandError(
             f"cannot write {path}: {os.strerror(errno.EROFS if read_only else errno.EACCES)} ({at})",
-            _READ_ONLY if read_only else _ROOT,
+            _READ_ONLY if read_only else _hint("write", PermissionError()),
         )
 
 

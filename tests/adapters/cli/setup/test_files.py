@@ -109,9 +109,11 @@ def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.check_writable(tmp_path / "a" / "b" / "f")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(CommandError, match="Permission denied") as caught:
-        files.check_writable(tmp_path / "a" / "b" / "f")
-    assert "run it as root" in caught.value.hint
+    for user, hint in ((1000, "run it as root"), (0, "lsattr")):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        with pytest.raises(CommandError, match="Permission denied") as caught:
+            files.check_writable(tmp_path / "a" / "b" / "f")
+        assert hint in caught.value.hint
 
 
 def test_two_runs_at_once(tmp_path: Path) -> None:
