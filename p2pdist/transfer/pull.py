@@ -7,10 +7,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from p2pdist.clock import Clock
-from p2pdist.errors import InvalidInputError
 from p2pdist.oci.descriptor import Descriptor, Platform
 from p2pdist.oci.digest import Digest
-from p2pdist.oci.manifest import Manifest, parse_manifest, select_platform
+from p2pdist.oci.manifest import MAX_NESTED, Manifest, nested_too_deep, parse_manifest, select_platform
 from p2pdist.oci.reference import Reference, Repository
 from p2pdist.transfer.blobs import BlobService
 from p2pdist.transfer.content import ServedManifest, Source
@@ -85,15 +84,14 @@ class ImagePuller:
     async def _choose(
         self, repository: Repository, top: ServedManifest, platform: Platform
     ) -> tuple[list[ServedManifest], Manifest]:
-        manifest = parse_manifest(top.body, top.media_type)
-        if manifest.kind != "index":
-            return [top], manifest
-        child = select_platform(manifest, platform)
-        served = await self._manifests.get(repository, child.digest)
-        inner = parse_manifest(served.body, served.media_type)
-        if inner.kind == "index":
-            raise InvalidInputError(f"{repository}@{top.digest} nests indexes, which no runtime pulls")
-        return [top, served], inner
+        chain, manifest = [top], parse_manifest(top.body, top.media_type)
+        while manifest.kind == "index":
+            if len(chain) > MAX_NESTED:
+                raise nested_too_deep(f"{repository}@{top.digest}")
+            child = select_platform(manifest, platform)
+            served = await self._manifests.get(repository, child.digest)
+            chain, manifest = [*chain, served], parse_manifest(served.body, served.media_type)
+        return chain, manifest
 
     async def _fetch_all(
         self, repository: Repository, blobs: tuple[Descriptor, ...]
