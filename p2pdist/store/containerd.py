@@ -312,7 +312,8 @@ class ContainerdContent:
                 self._on_held(digest, True)
 
     async def _write_marks(self) -> None:
-        if self._marks_changed:
+        # A directory that is empty now may be one that is not mounted: what was checked there stays so.
+        if self._marks_changed and self._held:
             self._marks_changed, self._written_at = False, self._clock.now()
             self._marks = {digest: held.stamp for digest, held in self._held.items()}
             await self._hops.run(write_marks, self._marks_file, self._marks)

@@ -274,6 +274,23 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Usage: p2pdist" in capsys.readouterr().out
 
 
+def test_the_line_that_the_help_shows_completes_commands_in_bash(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    (line,) = [
+        each.strip()
+        for each in capsys.readouterr().out.splitlines()
+        if "bash_source" in each and "eval" in each
+    ]
+    script = (
+        f'{line}; COMP_WORDS=(p2pdist im) COMP_CWORD=1; _p2pdist_completion p2pdist; echo "${{COMPREPLY[@]}}"'
+    )
+    there = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], env=there, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["import", "images"], done.stderr
+
+
 def test_a_reader_that_leaves_gets_no_complaint(admin: FakeAdmin) -> None:
     admin.answers["GET /pins"] = [f"a.example/b:{number}" for number in range(20_000)]
     command = [sys.executable, "-m", "p2pdist", "pins", "--admin", admin.address]

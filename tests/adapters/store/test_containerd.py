@@ -268,6 +268,22 @@ async def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path) -
         assert await both.held() == {held}
 
 
+async def test_what_was_checked_outlives_a_mount_that_went_and_came_back(tmp_path: Path) -> None:
+    async with beside(tmp_path) as both:
+        held = both.write(b"held" * 1000)
+        await both.settle()
+        await both.content._write_marks()
+        (both.root / "blobs").rename(both.root / "unmounted")
+        both.clock.time += containerd.FULL_SCAN
+        await both.settle()
+        assert (await both.held(), both.store.evicted()) == (set(), [held])
+        await both.content._write_marks()
+        (both.root / "unmounted").rename(both.root / "blobs")
+        both.clock.time += containerd.FULL_SCAN
+        await both.content.look()
+        assert await both.held() == {held}
+
+
 async def test_a_directory_that_cannot_be_read_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
