@@ -15,11 +15,12 @@ from p2pdist.oci.reference import Reference
 
 def pull_everywhere(reference: Reference, events: Iterable[dict[str, Any]], as_json: bool) -> None:
     """Show the events to their end; raises CommandError when a host, or all of it, has failed."""
-    if as_json:
-        done = pass_on(events)
-    else:
-        with showing() as show:
-            hosts, done = follow_hosts(events, show)
+    try:
+        hosts, done = _followed(events, as_json)
+    except KeyboardInterrupt:
+        click.echo("interrupted: the hosts go on; the same command follows them again", err=True)
+        raise
+    if not as_json:
         for line in summary(hosts):
             click.echo(line)
     count, failed = _count(done.get("hosts")), _count(done.get("failed"))
@@ -29,6 +30,15 @@ def pull_everywhere(reference: Reference, events: Iterable[dict[str, Any]], as_j
         raise CommandError(f"{failed} of {count} hosts do not have {reference}")
     if not as_json:
         click.echo(f"{reference} is on {'the one host' if count == 1 else f'all of {count} hosts'}")
+
+
+def _followed(
+    events: Iterable[dict[str, Any]], as_json: bool
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    if as_json:
+        return {}, pass_on(events)
+    with showing() as show:
+        return follow_hosts(events, show)
 
 
 def follow_hosts(

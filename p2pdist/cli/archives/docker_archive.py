@@ -31,6 +31,10 @@ def read_docker(files: Files) -> list[ArchivedImage]:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"{MANIFEST} in {files.where} is not JSON") from error
+    if isinstance(items, dict) and "schemaVersion" in items:
+        raise InvalidInputError(
+            f"{files.where} is a copy of an image as skopeo writes it to dir:, which is not read; oci: is"
+        )
     if not isinstance(items, list) or len(items) > MAX_IMAGES:
         raise InvalidInputError(f"{MANIFEST} in {files.where} is no list of at most {MAX_IMAGES} images")
     return [_image(files, *_fields(files, item)) for item in items]

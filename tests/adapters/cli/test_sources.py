@@ -14,6 +14,7 @@ import pytest
 
 from p2pdist.agent.admin_token import FILE, make_admin_token
 from p2pdist.agent.app import Running, run_parts
+from p2pdist.cli import everywhere
 from p2pdist.cli.main import run
 from p2pdist.config.load import load_config
 from p2pdist.testing.images import Image, build_artifact, build_image, write_layout
@@ -261,6 +262,22 @@ class TestEverywhere:
         admin.answers["POST /warm"] = events
         assert run([*EVERYWHERE, "--json", "--admin", admin.address]) == 1
         assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == events
+
+    @pytest.mark.parametrize("words", [(), ("--json",)])
+    def test_interrupted_it_says_that_the_hosts_go_on(
+        self,
+        admin: FakeAdmin,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        words: tuple[str, ...],
+    ) -> None:
+        def interrupted(*_: object) -> object:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(everywhere, "pass_on" if words else "follow_hosts", interrupted)
+        admin.answers["POST /warm"] = [{"event": "done", "hosts": 1, "failed": 0}]
+        assert run([*EVERYWHERE, *words, "--admin", admin.address]) == 130
+        assert "the hosts go on" in capsys.readouterr().err
 
     def test_a_zone_with_nobody_in_it(self, admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
         admin.answers["POST /warm"] = [{"event": "done", "hosts": 0, "failed": 0}]

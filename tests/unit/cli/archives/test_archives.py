@@ -306,6 +306,7 @@ class TestDockerArchives:
             (b'[{"Config": 1, "Layers": []}]', "without proper Config"),
             (b'[{"Config": "x", "Layers": [1]}]', "without proper Config"),
             (b'[{"Config": "x", "Layers": []}]', "has no x"),
+            (b'{"schemaVersion": 2, "layers": []}', "as skopeo writes it to dir:"),
             (b'[{"Config": "../../etc/passwd", "Layers": []}]', "has no"),
             (b"[" * 100_000, "not JSON"),
         ],
