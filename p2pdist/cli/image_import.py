@@ -101,6 +101,8 @@ def choose(files: Files, images: list[ArchivedImage], name: Reference | None, se
             f"{clean(faulty[0].label)} cannot be imported: {clean(faulty[0].fault)}",
             "the others can: --select NAME" if len(faulty) < len(images) else "",
         )
+    if name is not None and name.digest not in (None, images[0].digest):
+        raise CommandError(f"{clean(images[0].label)} has the digest {images[0].digest}, not that of {name}")
     unnamed = [image for image in images if name is None and not image.names]
     if unnamed:
         raise CommandError(

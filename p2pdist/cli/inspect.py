@@ -144,8 +144,9 @@ def _store(store: dict[str, Any]) -> str:
 
 def _containerd(content: dict[str, Any]) -> str:
     text = f"{content.get('blobs', '-')} blobs, {human_bytes(content.get('size'))}, seeded from its own store"
-    unchecked = content.get("unchecked")
-    return f"{text}; {unchecked} to be checked" if unchecked else text
+    unchecked, trouble = content.get("unchecked"), content.get("trouble")
+    text += f"; {unchecked} to be checked" if unchecked else ""
+    return f"{text}; {clean(trouble)}" if trouble else text
 
 
 def _sources(table: dict[str, Any]) -> str:

@@ -68,6 +68,17 @@ def test_status_for_people(admin: FakeAdmin, capsys: pytest.CaptureFixture[str])
     assert "300 B (75.0 %) did not cross the upstream link" in printed
 
 
+def test_status_of_an_agent_that_cannot_read_containerds_content(
+    admin: FakeAdmin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"path": "/c", "blobs": 0, "size": 0, "unchecked": 0, "trouble": "it cannot be read\x1b[1m"}
+    admin.answers["GET /status"] = {**STATUS, "containerd": content}
+    assert run(["status", "--admin", admin.address]) == 0
+    printed = capsys.readouterr().out
+    assert "0 blobs, 0 B, seeded from its own store; it cannot be read" in printed
+    assert "\x1b" not in printed
+
+
 def test_status_for_scripts(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     admin.answers["GET /status"] = STATUS
     assert run(["status", "--json", "--admin", admin.address]) == 0

@@ -100,6 +100,7 @@ async def test_the_second_time_nothing_is_sent(
     ("words", "says"),
     [
         (["--as", "app:v9"], "holds 2 images, and --as names one: app:v1, app:v2"),
+        (["--select", "app:v1", "--as", "app@sha256:" + "0" * 64], "app:v1 has the digest"),
         (["--select", "app:v7"], "no image called app:v7; it holds: app:v1, app:v2"),
         (["--select", "app:v1", "--as", "elsewhere.example.test/app:v1"], "not configured here"),
     ],

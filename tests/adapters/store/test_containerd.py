@@ -16,7 +16,7 @@ from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
 from p2pdist.store import containerd, containerd_marks
 from p2pdist.store.containerd import RATE, ContainerdContent
-from p2pdist.store.containerd_marks import read_marks
+from p2pdist.store.containerd_marks import Stamp, read_marks
 from p2pdist.store.seeding import SeedingStore
 from p2pdist.testing.memory_store import MemoryStore
 
@@ -308,6 +308,24 @@ async def test_a_directory_that_cannot_be_read_is_said_once(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert caplog.text.count("cannot be read") == 1
+
+
+async def test_a_directory_that_may_be_read_again_is_looked_at_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with beside(tmp_path) as both:
+        held = both.write(b"held")
+
+        def refused() -> dict[Digest, Stamp]:
+            raise StoreError("Permission denied")
+
+        with monkeypatch.context() as while_refused:
+            while_refused.setattr(both.content, "_scan", refused)
+            for _ in range(2):
+                with pytest.raises(StoreError):
+                    await both.content.look()
+        await both.settle()  # a change of mode is none that the directory's time shows
+        assert await both.held() == {held}
 
 
 async def test_the_number_of_blobs_is_bounded(
