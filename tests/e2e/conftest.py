@@ -25,6 +25,7 @@ INSTALLER = HERE.parents[1] / "bin" / ".e2e-packages.sh"
 PROGRAMS = (
     "containerd", "ctr", "dockerd", "docker", "podman", "skopeo", "buildah", "docker-registry", "runc",
     "busybox", "nft", "ip", "tc", "nsenter", "unshare", "setpriv", "curl", "jq", "prometheus", "promtool", "systemd-analyze",
+    "ssh", "sshd",
 )  # fmt: skip
 SECONDS_PER_TEST = 240
 
