@@ -2,8 +2,8 @@
 # Installs the Debian packages that tests drive (tests/e2e, and the dashboard's), where they are missing; needs root. The tests call it when CI is set.
 set -euo pipefail
 packages=(
-  busybox-static buildah ca-certificates chromium conmon containerd curl docker.io docker-registry iproute2 jq nftables podman
-  prometheus runc skopeo systemd systemd-container uidmap util-linux
+  busybox-static buildah ca-certificates chromium conmon containerd curl docker.io docker-registry iproute2 jq nftables openssh-client
+  openssh-server podman prometheus runc skopeo systemd systemd-container uidmap util-linux
 )
 missing=()
 for package in "${packages[@]}"; do

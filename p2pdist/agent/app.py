@@ -164,7 +164,7 @@ def _use_cases(context: TransferContext, cluster: Cluster, tasks: asyncio.TaskGr
     if cluster.arriving is not None:
         cluster.arriving.find = blobs.arriving
     manifests = ManifestService(context, tasks, announcer.committed)
-    puller = ImagePuller(manifests, blobs, context.clock)
+    puller = ImagePuller(manifests, blobs, context.store, context.clock)
     return UseCases(context, blobs, manifests, puller, announcer)
 
 

@@ -191,7 +191,8 @@ class Backend:
     async def pull(
         self, reference: Reference, platform: Platform | None
     ) -> AsyncGenerator[dict[str, Any], None]:
-        async for event in self._cases.puller.pull(reference, platform or own_platform()):
+        wanted, strict = platform or own_platform(), platform is not None
+        async for event in self._cases.puller.pull(reference, wanted, strict=strict):
             if isinstance(event, BlobProgress):
                 source = max(event.moved, key=lambda each: event.moved[each], default="store")
                 yield {

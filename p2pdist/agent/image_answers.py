@@ -60,7 +60,7 @@ class ImageAnswers:
         }
 
     async def diff(self, old: Reference, new: Reference, platform: Platform | None) -> dict[str, Any]:
-        found = await image_diff(self._store, old, new, platform or own_platform())
+        found = await image_diff(self._store, old, new, platform, own_platform())
         return {
             "from": _image(found.old),
             "to": _image(found.new),
@@ -97,6 +97,7 @@ def _line(line: HistoryLine) -> dict[str, Any]:
         "diff_id": str(step.diff_id) if step.diff_id else None,
         "media_type": step.layer.media_type if step.layer else "",
         "size": step.size,
+        "foreign": line.foreign,
         "held": line.held,
         "hosts": line.hosts,
     }

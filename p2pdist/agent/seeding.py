@@ -41,7 +41,8 @@ class Seeding:
 
     def status(self) -> dict[str, Any]:
         blobs, size, unchecked = self._content.usage()
-        return {"path": str(self._content.root), "blobs": blobs, "size": size, "unchecked": unchecked}
+        found = {"path": str(self._content.root), "blobs": blobs, "size": size, "unchecked": unchecked}
+        return {**found, "trouble": self._content.complaint}
 
 
 async def beside_containerd(config: Config, own: Store, clock: Clock) -> tuple[Store, Seeding | None]:

@@ -56,7 +56,8 @@ class WarmCommands:
                 if host is None:
                     yield {"event": "waiting"}
                     continue
-                states[host.peer] = host.status.state
+                if host.asked:
+                    states[host.peer] = host.status.state
                 yield _event(host)
         failed = sum(state is not WarmState.DONE for state in states.values())
         yield {"event": "done", "hosts": len(states), "failed": failed}
@@ -65,7 +66,7 @@ class WarmCommands:
 def _event(host: HostProgress) -> dict[str, Any]:
     status = host.status
     return {
-        "event": "host",
+        "event": "host" if host.asked else "unknown",
         "peer": host.peer.hex,
         "name": host.name,
         "zone": host.zone,

@@ -6,7 +6,7 @@
     GET    /api/v1/status       {name, version, uptime, zone, ready, reasons, peers, transfers, store: {committed, reserved,
                                 quota, blobs, pinned}, client_bytes: {store, peer, upstream}, received_bytes: {...},
                                 sent_bytes: {...}, saved_bytes, listeners: {name: address}, warnings,
-                                containerd?: {path, blobs, size, unchecked}}
+                                containerd?: {path, blobs, size, unchecked, trouble}}
     GET    /api/v1/peers        {peers: [{peer, endpoint, state, rtt, rate, seen}]}
     GET    /api/v1/images       {images: [{reference, digest, size, held, complete, platforms, pulled_at, resolved_at, age,
                                 pinned}]}

@@ -62,8 +62,8 @@ def require_token(request: web.Request, token: str) -> None:
         raise Refusal(
             403,
             ErrorCode.DENIED,
-            "this command wants the token in command.token of the agent's data directory: run it as root, or as the "
-            "agent's user",
+            "this command wants the token in command.token of this agent's data directory: run it as root or as the "
+            "agent's user, with the configuration of this agent (--config)",
         )
 
 

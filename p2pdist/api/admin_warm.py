@@ -4,8 +4,9 @@
                        state, size, received, bytes: {source: n}, digest, message}..., at the end
                        {event: "done", hosts, failed}, or {event: "error", message}
 
-{event: "waiting"} stands between where there was no news for a while. ``state`` is waiting, running, done or failed.
-Since it makes other hosts work, it wants the token of the agent's data directory.
+{event: "waiting"} stands between where there was no news for a while, {event: "unknown", ...as "host"} for a host that
+does not answer where a zone was asked for: it takes no part, and does not count. ``state`` is
+waiting, running, done or failed. Since it makes other hosts work, it wants the token of the agent's data directory.
 """
 
 from __future__ import annotations

@@ -15,11 +15,12 @@ from p2pdist.oci.reference import Reference
 
 def pull_everywhere(reference: Reference, events: Iterable[dict[str, Any]], as_json: bool) -> None:
     """Show the events to their end; raises CommandError when a host, or all of it, has failed."""
-    if as_json:
-        done = pass_on(events)
-    else:
-        with showing() as show:
-            hosts, done = follow_hosts(events, show)
+    try:
+        hosts, done = _followed(events, as_json)
+    except KeyboardInterrupt:
+        click.echo("interrupted: the hosts go on; the same command follows them again", err=True)
+        raise
+    if not as_json:
         for line in summary(hosts):
             click.echo(line)
     count, failed = _count(done.get("hosts")), _count(done.get("failed"))
@@ -28,7 +29,16 @@ def pull_everywhere(reference: Reference, events: Iterable[dict[str, Any]], as_j
     if failed:
         raise CommandError(f"{failed} of {count} hosts do not have {reference}")
     if not as_json:
-        click.echo(f"{reference} is on all of {count} hosts")
+        click.echo(f"{reference} is on {'the one host' if count == 1 else f'all of {count} hosts'}")
+
+
+def _followed(
+    events: Iterable[dict[str, Any]], as_json: bool
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    if as_json:
+        return {}, pass_on(events)
+    with showing() as show:
+        return follow_hosts(events, show)
 
 
 def follow_hosts(
@@ -42,7 +52,7 @@ def follow_hosts(
             raise CommandError(clean(event.get("message") or "the warm-up failed"))
         if kind == "done":
             return hosts, event
-        if kind == "host" and isinstance(event.get("peer"), str):
+        if kind in ("host", "unknown") and isinstance(event.get("peer"), str):
             hosts[event["peer"]] = event
             size, received = _count(event.get("size")), _count(event.get("received"))
             if event.get("state") in ("running", "done") and size:
@@ -66,7 +76,7 @@ def sources(event: dict[str, Any]) -> str:
 def summary(hosts: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each host that has failed, and a word on different digests."""
     lines = [
-        f"{title(event)}: failed: {clean(event.get('message') or 'no reason given')}"
+        f"{title(event)}: {_outcome(event)}: {clean(event.get('message') or 'no reason given')}"
         for event in hosts.values()
         if event.get("state") != "done"
     ]
@@ -74,6 +84,10 @@ def summary(hosts: dict[str, dict[str, Any]]) -> list[str]:
     if len(digests) > 1:
         lines.append(f"hosts resolved the tag to different digests: {', '.join(sorted(digests))}")
     return lines
+
+
+def _outcome(event: dict[str, Any]) -> str:
+    return "failed" if event.get("event") == "host" else "left out, since it does not tell its zone"
 
 
 def _count(value: Any) -> int:

@@ -129,12 +129,16 @@ def history_rows(answer: Any, *, human: bool, full: bool, now: datetime) -> Iter
             "Comment": clean(str(line.get("comment") or "")),
             "Layer": clean(layer if full else words.short_id(layer)) if layer else _no_layer(line),
             "Hosts": _hosts(line.get("hosts")),
-            "Held": ("yes" if line.get("held") else "no") if layer else "",
+            "Held": _held(line) if layer else "",
         }
 
 
 def _no_layer(line: dict[str, Any]) -> str:
     return "(empty)" if line.get("empty") else "(no layer)"
+
+
+def _held(line: dict[str, Any]) -> str:
+    return "foreign" if line.get("foreign") else "yes" if line.get("held") else "no"
 
 
 def _hosts(count: Any) -> str:

@@ -89,10 +89,20 @@ def choose(files: Files, images: list[ArchivedImage], name: Reference | None, se
         images = [image for image in images if _is_called(image, select, wanted)]
         if not images:
             raise CommandError(f"{files.where} holds no image called {select}; it holds: {listed}")
+    else:  # signatures and the like come with what they are of, and have no name to be asked for by
+        images = [image for image in images if image.names or not image.attached] or images
     if name is not None and len(images) > 1:
         raise CommandError(
             f"{files.where} holds {len(images)} images, and --as names one: {listed}", "add --select NAME"
         )
+    faulty = [image for image in images if image.fault]
+    if faulty:
+        raise CommandError(
+            f"{clean(faulty[0].label)} cannot be imported: {clean(faulty[0].fault)}",
+            "the others can: --select NAME" if len(faulty) < len(images) else "",
+        )
+    if name is not None and name.digest not in (None, images[0].digest):
+        raise CommandError(f"{clean(images[0].label)} has the digest {images[0].digest}, not that of {name}")
     unnamed = [image for image in images if name is None and not image.names]
     if unnamed:
         raise CommandError(

@@ -11,12 +11,20 @@ import click
 from p2pdist.cli.inspect import entries
 from p2pdist.cli.manage import optional_reference
 from p2pdist.cli.options import admin_client, agent_options, json_option
-from p2pdist.cli.output import clean, emit_json, human_bytes, human_seconds, percent, print_table
+from p2pdist.cli.output import clean, emit_json, human_bytes, human_seconds, part_of, print_table
 from p2pdist.oci.reference import Reference
 
 
+def _checked(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The argument as it is, once it is known to be a reference."""
+    optional_reference(context, parameter, value)
+    return value
+
+
 @click.command(
+    short_help="List the images that this host's store holds.",
     epilog="""\b
+REF without a tag is all tags of that repository (with --history, the tag "latest").
 PULLED is when the manifest came into this store, RESOLVED when the tag was last found to point at it.
 \b
 With --history: everything the tags were found to point at, newest first. What is HELD in full can be pulled by its
@@ -28,15 +36,15 @@ An old digest stays until room is needed, or 'p2pdist gc' is run; 'p2pdist pin R
 Examples:
   p2pdist images
   p2pdist images --json | jq -r '.images[] | select(.complete | not) | .reference'
-  p2pdist images --history ghcr.io/org/app:v3"""
+  p2pdist images --history ghcr.io/org/app:v3""",
 )
-@click.argument("reference", metavar="[REF]", required=False, callback=optional_reference)
+@click.argument("name", metavar="[REF]", required=False, callback=_checked)
 @click.option("--history", "past", is_flag=True, help="Show what tags pointed at, and when.")
 @click.option("--no-trunc", is_flag=True, help="Print digests in full.")
 @json_option
 @agent_options
 def images(
-    reference: Reference | None,
+    name: str | None,
     past: bool,
     no_trunc: bool,
     as_json: bool,
@@ -45,10 +53,11 @@ def images(
 ) -> None:
     """List the images this host's store holds, or only REF; with --history what tags pointed at."""
     client = admin_client(admin, config)
+    reference = None if name is None else Reference.parse(name)
     if past:
         answer = client.get("history/tags", {"reference": str(reference)} if reference else None)
     else:
-        answer = only(client.get("images"), reference)
+        answer = only(client.get("images"), reference, any_tag=_has_no_tag(name or ""))
     if as_json:
         emit_json(answer)
         return
@@ -58,12 +67,16 @@ def images(
     else:
         _print_images(rows, full=no_trunc)
     if not rows:
-        what = f"{reference} is not held" if reference else "No images yet"
+        what = f"{name} is not held" if name else "No images yet"
         click.echo(f"{what}: pull one through the mirror, or with p2pdist pull.", err=True)
 
 
-def only(answer: Any, reference: Reference | None) -> Any:
-    """The answer with the images that ``reference`` names, by tag or by digest; all of them without one."""
+def _has_no_tag(name: str) -> bool:
+    return not {":", "@"} & set(name.rpartition("/")[2])
+
+
+def only(answer: Any, reference: Reference | None, *, any_tag: bool = False) -> Any:
+    """The answer with the images that ``reference`` names, by tag (or ``any_tag``) or by digest; all without one."""
     if reference is None:
         return answer
 
@@ -71,7 +84,7 @@ def only(answer: Any, reference: Reference | None) -> Any:
         name, _, _ = str(row.get("reference", "")).rpartition(":")
         if reference.digest is not None:
             return name == str(reference.repository) and row.get("digest") == str(reference.digest)
-        return row.get("reference") == str(reference)
+        return row.get("reference") == str(reference) or (any_tag and name == str(reference.repository))
 
     return {"images": [row for row in entries(answer, "images") if meant(row)]}
 
@@ -85,7 +98,7 @@ def _print_images(rows: list[dict[str, Any]], *, full: bool) -> None:
 
 
 def _image_row(row: dict[str, Any], full: bool) -> tuple[str, ...]:
-    complete = "all" if row.get("complete") is True else percent(_number(row, "held"), _number(row, "size"))
+    complete = "all" if row.get("complete") is True else part_of(_number(row, "held"), _number(row, "size"))
     platforms = row.get("platforms")
     age = human_seconds(row.get("age"))
     return (
@@ -123,7 +136,7 @@ def _kept(row: dict[str, Any]) -> str:
     if row.get("held") is True:
         return "all"
     size = _number(row, "size")
-    return percent(_number(row, "held_bytes"), size) if size else "gone"
+    return part_of(_number(row, "held_bytes"), size) if size else "gone"
 
 
 def _digest(row: dict[str, Any], full: bool) -> str:

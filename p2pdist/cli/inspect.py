@@ -85,7 +85,15 @@ def status_lines(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "warning", str(warning)
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+STATE is ok, busy (it asked for time), backing off (unreachable, or slow, a moment ago) or banned (it gave wrong bytes).
+The last three end by themselves.
+\b
+Examples:
+  p2pdist peers
+  p2pdist peers --json | jq -r '.peers[] | select(.state != "ok") | .endpoint'"""
+)
 @json_option
 @agent_options
 def peers(as_json: bool, admin: str | None, config: Path | None) -> None:
@@ -136,8 +144,9 @@ def _store(store: dict[str, Any]) -> str:
 
 def _containerd(content: dict[str, Any]) -> str:
     text = f"{content.get('blobs', '-')} blobs, {human_bytes(content.get('size'))}, seeded from its own store"
-    unchecked = content.get("unchecked")
-    return f"{text}; {unchecked} to be checked" if unchecked else text
+    unchecked, trouble = content.get("unchecked"), content.get("trouble")
+    text += f"; {unchecked} to be checked" if unchecked else ""
+    return f"{text}; {clean(trouble)}" if trouble else text
 
 
 def _sources(table: dict[str, Any]) -> str:

@@ -60,6 +60,9 @@ Examples:
   p2pdist agent --config config.toml     run the daemon
   p2pdist pull docker.io/library/nginx   fetch an image into this host's store
 \b
+Completion, in bash (zsh_source and fish_source for the others):
+  eval "$(_P2PDIST_COMPLETE=bash_source p2pdist)"
+\b
 Exit codes:
   0 done    1 failed    2 usage or configuration error    3 no agent answers    4 a promise did not hold (demo)""",
 )

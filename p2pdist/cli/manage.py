@@ -46,7 +46,11 @@ def pin(reference: Reference, admin: str | None, config: Path | None) -> None:
     click.echo(f"pinned {reference}")
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Example:
+  p2pdist unpin ghcr.io/org/app:v3"""
+)
 @reference_argument
 @agent_options
 def unpin(reference: Reference, admin: str | None, config: Path | None) -> None:
@@ -55,7 +59,12 @@ def unpin(reference: Reference, admin: str | None, config: Path | None) -> None:
     click.echo(f"unpinned {reference}")
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  p2pdist pins
+  p2pdist pins --json | jq -r '.pins[]'"""
+)
 @json_option
 @agent_options
 def pins(as_json: bool, admin: str | None, config: Path | None) -> None:
@@ -78,7 +87,11 @@ def pinned_names(answer: Any) -> list[str]:
 @click.command(
     epilog="""\b
 Without --to, only what no tag and no pin reaches any more goes, and stale partial downloads.
-With --to SIZE, least recently used blobs go until that much is left; pinned ones and those in use stay."""
+With --to SIZE, least recently used blobs go until that much is left; pinned ones and those in use stay.
+\b
+Examples:
+  p2pdist gc
+  p2pdist gc --to 10GiB"""
 )
 @click.option("--to", "target", metavar="SIZE", help="Shrink the store to this size, such as 10GiB.")
 @json_option

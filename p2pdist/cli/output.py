@@ -81,5 +81,10 @@ def human_seconds(seconds: object) -> str:
     return " ".join(parts[:2])
 
 
+def part_of(part: float, whole: float) -> str:
+    """``percent`` of what is not complete: never 100.0 %, however little lacks."""
+    return "99.9 %" if whole and part / whole >= 0.9995 else percent(part, whole)
+
+
 def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"

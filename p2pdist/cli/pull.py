@@ -11,7 +11,7 @@ import click
 from p2pdist.cli.errors import CommandError
 from p2pdist.cli.everywhere import pull_everywhere
 from p2pdist.cli.manage import reference_argument
-from p2pdist.cli.options import admin_client, agent_options, token_header
+from p2pdist.cli.options import admin_client, agent_options, platform_option, token_header
 from p2pdist.cli.output import clean, human_bytes
 from p2pdist.cli.progress import Show, pass_on, showing
 from p2pdist.oci.reference import Reference
@@ -29,9 +29,7 @@ Examples:
 --everywhere and --zone need root, or the agent's user; exit code 1 when a host has failed."""
 )
 @reference_argument
-@click.option(
-    "--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of an index [default: this host's]."
-)
+@platform_option
 @click.option(
     "--everywhere", is_flag=True, help="Have every agent of the cluster fetch it, at the same time."
 )
@@ -50,10 +48,6 @@ def pull(
     """Fetch an image into the store through the running agent."""
     body: dict[str, Any] = {"reference": str(reference)}
     if platform:
-        if not 2 <= len(platform.split("/")) <= 3 or not all(platform.split("/")):
-            raise click.UsageError(
-                f"--platform {platform!r} is not OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64"
-            )
         body["platform"] = platform
     client = admin_client(admin, config)
     if everywhere or zone is not None:

@@ -20,6 +20,7 @@ UNNAMED = "<none>"
 
 
 @click.command(
+    short_help="Show what the store's bytes are for, and what layers save.",
     epilog="""\b
 SIZE is SHARED (in other images here as well) and UNIQUE (goes when the image goes). As in docker system df -v, layers are
 counted, without manifest and config; they are counted as they are stored, compressed or not. The sums below the table,
@@ -28,7 +29,7 @@ and --json, have every byte.
 Examples:
   p2pdist df
   p2pdist df -v
-  p2pdist df --json | jq .saved"""
+  p2pdist df --json | jq .saved""",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show each image.")
 @json_option
@@ -83,12 +84,13 @@ def _rows(image: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 @click.command(
+    short_help="Show what two images share, and what an update moves.",
     epilog="""\b
 Both images have to be held here, or at least their manifests ('p2pdist pull' fetches them). Layers are named by digest.
 \b
 Examples:
   p2pdist diff ghcr.io/org/app:v3 ghcr.io/org/app:v4
-  p2pdist diff nginx:1.26 nginx:1.27 --json | jq .moved_bytes"""
+  p2pdist diff nginx:1.26 nginx:1.27 --json | jq .moved_bytes""",
 )
 @click.argument("old", metavar="REF_A", callback=parse_reference)
 @click.argument("new", metavar="REF_B", callback=parse_reference)

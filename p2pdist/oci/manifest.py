@@ -28,6 +28,8 @@ MAX_MANIFEST = 4 * 1024 * 1024
 MAX_CONFIG = 8 * 1024 * 1024
 MAX_DESCRIPTORS = 4096
 MAX_HISTORY = 4096
+MAX_NESTED = 3
+"""Indexes in an index, one in another, that are followed; the specification allows any number."""
 # Each costs 16 times its two bytes once it is parsed; real manifests have a few per descriptor.
 _MAX_CONTAINERS = 200_000
 _MAX_SIZE = 2**63 - 1
@@ -85,6 +87,31 @@ class ImageConfig:
     created: str = ""
     history: tuple[HistoryEntry, ...] = ()
     diff_ids: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Nesting:
+    """The way through indexes in an index: how much deeper it may lead, and which of them were met already, so that what
+    names the same ones again and again is no more work than its bytes."""
+
+    levels: int = MAX_NESTED
+    met: set[Digest] = field(default_factory=set)
+
+    def into(self, index: Digest) -> Nesting | None:
+        """The way on; None where it was met before. Raises InvalidInputError when it is too deep."""
+        if not self.levels:
+            raise nested_too_deep(index)
+        if index in self.met:
+            return None
+        self.met.add(index)
+        return Nesting(self.levels - 1, self.met)
+
+
+def nested_too_deep(what: object) -> InvalidInputError:
+    """For an image that is behind more indexes than are followed."""
+    return InvalidInputError(
+        f"{what} is, or has, an index in an index, more than {MAX_NESTED} times over: that is not followed"
+    )
 
 
 def is_foreign(descriptor: Descriptor) -> bool:

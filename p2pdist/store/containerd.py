@@ -106,6 +106,11 @@ class ContainerdContent:
         """How many blobs, how many bytes, and how many blobs are still to be checked."""
         return len(self._held), sum(each.stamp.size for each in self._held.values()), len(self._pending)
 
+    @property
+    def complaint(self) -> str:
+        """Why nothing, or not all, is held; "" when there is nothing to say."""
+        return self._complaint
+
     def offered(self) -> tuple[int, int]:
         """How many of the blobs that are held may go to other hosts, and their bytes."""
         sizes = [each.stamp.size for each in self._held.values() if each.shared]
@@ -184,8 +189,9 @@ class ContainerdContent:
         now = self._clock.now()
         if seen is not None and seen == self._seen and now - self._scanned_at < FULL_SCAN:
             return
+        found = await self._hops.run(self._scan)
         self._seen, self._scanned_at = seen, now
-        for digest in self._compare(await self._hops.run(self._scan)):
+        for digest in self._compare(found):
             await self._hold(digest, self._marks[digest])
             await self._clock.sleep(PACE)
         if self._pending:
@@ -312,7 +318,8 @@ class ContainerdContent:
                 self._on_held(digest, True)
 
     async def _write_marks(self) -> None:
-        if self._marks_changed:
+        # A directory that is empty now may be one that is not mounted: what was checked there stays so.
+        if self._marks_changed and self._held:
             self._marks_changed, self._written_at = False, self._clock.now()
             self._marks = {digest: held.stamp for digest, held in self._held.items()}
             await self._hops.run(write_marks, self._marks_file, self._marks)

@@ -15,8 +15,10 @@ from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import (
     MAX_CONFIG,
     MAX_MANIFEST,
+    MAX_NESTED,
     ImageConfig,
     Manifest,
+    nested_too_deep,
     parse_config,
     parse_manifest,
     select_platform,
@@ -40,16 +42,25 @@ class HeldManifest:
 
 @dataclass(frozen=True, slots=True)
 class HeldImage:
-    """One image of one platform. ``top`` is what the reference names; ``own`` the image's manifest, the same where
-    ``top`` is no index. Its config and layers need not be held."""
+    """One image of one platform. ``chain`` is what the reference names, and what leads from there to the image's own
+    manifest: one, or an index and more. Its config and layers need not be held."""
 
     reference: Reference
-    top: HeldManifest
-    own: HeldManifest
+    chain: tuple[HeldManifest, ...]
+
+    @property
+    def top(self) -> HeldManifest:
+        """What the reference names."""
+        return self.chain[0]
+
+    @property
+    def own(self) -> HeldManifest:
+        """The image's manifest."""
+        return self.chain[-1]
 
     def sizes(self) -> dict[Digest, int]:
         """Every manifest, config and layer, with its size in bytes."""
-        manifests = {self.top.digest: self.top.size, self.own.digest: self.own.size}
+        manifests = {each.digest: each.size for each in self.chain}
         return manifests | {blob.digest: blob.size for blob in self.own.manifest.blobs()}
 
 
@@ -70,7 +81,7 @@ async def held_manifest(store: Store, digest: Digest) -> HeldManifest | None:
 async def held_image(store: Store, reference: Reference, platform: Platform) -> HeldImage:
     """What ``reference`` names here, of an index the image for ``platform``.
 
-    Raises NotFoundError (not held, or not for this platform), InvalidInputError (no image, or an index in an index).
+    Raises NotFoundError (not held, or not for this platform), InvalidInputError (no image, or indexes too deep).
     """
     digest = await digest_of(store, reference)
     top = await held_manifest(store, digest) if digest else None
@@ -78,15 +89,15 @@ async def held_image(store: Store, reference: Reference, platform: Platform) -> 
         raise not_held(reference)
     if top.manifest.kind == "other":
         raise InvalidInputError(f"{reference} is no image: its manifest is {top.manifest.media_type}")
-    if top.manifest.kind != "index":
-        return HeldImage(reference, top, top)
-    child = _child(reference, top.manifest, platform)
-    own = await held_manifest(store, child.digest)
-    if own is None:
-        raise await _other_platforms(store, reference, top.manifest, platform)
-    if own.manifest.kind == "index":
-        raise InvalidInputError(f"{reference} nests indexes, which no runtime pulls")
-    return HeldImage(reference, top, own)
+    chain = [top]
+    while (index := chain[-1].manifest).kind == "index":
+        if len(chain) > MAX_NESTED:
+            raise nested_too_deep(reference)
+        own = await held_manifest(store, _child(reference, index, platform).digest)
+        if own is None:
+            raise await _other_platforms(store, reference, index, platform)
+        chain.append(own)
+    return HeldImage(reference, tuple(chain))
 
 
 async def digest_of(store: Store, reference: Reference) -> Digest | None:

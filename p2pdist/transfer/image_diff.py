@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from p2pdist.oci.descriptor import Descriptor, Platform
 from p2pdist.oci.digest import Digest
+from p2pdist.oci.media_types import IMAGE_CONFIGS, essence
 from p2pdist.oci.reference import Reference
 from p2pdist.store.port import Store
-from p2pdist.transfer.held_images import HeldImage, held_image
+from p2pdist.transfer.held_images import HeldImage, check_platform, held_image, image_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,15 @@ class ImageDiff:
     missing: dict[Digest, int]
 
 
-async def image_diff(store: Store, old: Reference, new: Reference, platform: Platform) -> ImageDiff:
-    """Compare two images of one platform whose manifests are held; raises as ``held_image``."""
-    before = await held_image(store, old, platform)
-    after = await held_image(store, new, platform)
+async def image_diff(
+    store: Store, old: Reference, new: Reference, platform: Platform | None, own: Platform
+) -> ImageDiff:
+    """Compare two images whose manifests are held, for ``platform`` (None: for ``own``, where they are indexes).
+
+    Raises as ``held_image``; NotFoundError also for one that is known to be for another platform than was asked for.
+    """
+    before = await _image(store, old, platform, own)
+    after = await _image(store, new, platform, own)
     here, there = _layers(before), _layers(after)
     known = before.sizes()
     moved = {digest: size for digest, size in after.sizes().items() if digest not in known}
@@ -41,6 +47,16 @@ async def image_diff(store: Store, old: Reference, new: Reference, platform: Pla
         moved=moved,
         missing={digest: size for digest, size in moved.items() if await store.stat(digest) is None},
     )
+
+
+async def _image(store: Store, reference: Reference, platform: Platform | None, own: Platform) -> HeldImage:
+    image = await held_image(store, reference, platform or own)
+    config = image.own.manifest.config
+    if platform is None or len(image.chain) > 1 or config is None:
+        return image
+    if essence(config.media_type) in IMAGE_CONFIGS and await store.stat(config.digest) is not None:
+        check_platform(reference, await image_config(store, image), platform)
+    return image
 
 
 def _layers(image: HeldImage) -> dict[Digest, Descriptor]:

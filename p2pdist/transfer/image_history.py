@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from p2pdist.oci.descriptor import Platform
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.history import Step, steps
-from p2pdist.oci.manifest import ImageConfig
+from p2pdist.oci.manifest import ImageConfig, is_foreign
 from p2pdist.oci.reference import Reference
 from p2pdist.store.port import Store
 from p2pdist.transfer.held_images import HeldImage, check_platform, held_image, image_config
@@ -25,6 +25,11 @@ class HistoryLine:
     step: Step
     held: bool
     hosts: int | None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its layer comes from another place than a registry, so that no store holds it."""
+        return self.step.layer is not None and is_foreign(self.step.layer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ async def image_history(
     """
     image = await held_image(store, reference, platform or own)
     config = await image_config(store, image)
-    if platform is not None and image.top is image.own:
+    if platform is not None and len(image.chain) == 1:
         check_platform(reference, config, platform)
     told = steps(config, image.own.manifest.layers)
     held = {item for item in _layers(told) if await store.stat(item) is not None}
@@ -61,4 +66,6 @@ async def image_history(
 
 
 def _layers(told: Iterable[Step]) -> list[Digest]:
-    return list(dict.fromkeys(step.layer.digest for step in told if step.layer))
+    return list(
+        dict.fromkeys(step.layer.digest for step in told if step.layer and not is_foreign(step.layer))
+    )

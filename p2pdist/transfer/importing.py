@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from p2pdist.errors import BusyError, DeniedError, DigestMismatchError, InvalidInputError, NotFoundError
 from p2pdist.oci.digest import Digest
-from p2pdist.oci.manifest import MAX_MANIFEST, Manifest, parse_manifest
+from p2pdist.oci.manifest import MAX_MANIFEST, Manifest, Nesting, parse_manifest
 from p2pdist.oci.reference import Reference, Repository
 from p2pdist.records import PeerId, TagRecord
 from p2pdist.store.port import Store, TagEntry
@@ -96,7 +96,7 @@ class ImageImporter:
         manifest, size = await self._manifest(digest, shared)
         sizes, left_out = {digest: size}, list[str]()
         if manifest.kind == "index":
-            left_out = await self._add_children(manifest, sizes, shared)
+            left_out = await self._add_children(manifest, sizes, shared, Nesting())
         elif manifest.kind == "image":
             await self._add_blobs(manifest, sizes)
         else:
@@ -115,15 +115,22 @@ class ImageImporter:
         await self._context.store.put(digest, body, manifest.media_type, shared=shared)
         return manifest, len(body)
 
-    async def _add_children(self, index: Manifest, sizes: dict[Digest, int], shared: bool) -> list[str]:
+    async def _add_children(
+        self, index: Manifest, sizes: dict[Digest, int], shared: bool, nesting: Nesting
+    ) -> list[str]:
+        """Those that are held whole, through further indexes; the others' platforms."""
         whole, left_out = 0, list[str]()
-        for child in index.children():
+        for child in {each.digest: each for each in index.children()}.values():
             inner_sizes: dict[Digest, int] = {}
             try:
                 inner, size = await self._manifest(child.digest, shared)
                 if inner.kind == "index":
-                    raise InvalidInputError(f"{child.digest} is an index in an index, which no runtime pulls")
-                await self._add_blobs(inner, inner_sizes)
+                    deeper = nesting.into(child.digest)
+                    if deeper is None:
+                        continue
+                    left_out += await self._add_children(inner, inner_sizes, shared, deeper)
+                else:
+                    await self._add_blobs(inner, inner_sizes)
             except NotFoundError:
                 left_out.append(str(child.platform or child.digest))
                 continue

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2pdist.oci.digest import Digest
-from p2pdist.oci.manifest import Manifest
+from p2pdist.oci.manifest import MAX_NESTED, Manifest
 from p2pdist.oci.media_types import IMAGE_CONFIGS, essence
 from p2pdist.oci.reference import Reference
 from p2pdist.store.port import Store, TagEntry
-from p2pdist.transfer.held_images import digest_of, held_manifest, not_held, platform_of
+from p2pdist.transfer.held_images import HeldManifest, digest_of, held_manifest, not_held, platform_of
 
 MAX_PLATFORMS = 10_000
 
@@ -39,6 +39,13 @@ class ImageEntry:
     pulled_at: float
 
 
+@dataclass(slots=True)
+class _Found:
+    sizes: dict[Digest, int] = field(default_factory=dict)
+    held: dict[Digest, int] = field(default_factory=dict)
+    platforms: set[str] = field(default_factory=set)
+
+
 class Inventory:
     """Reads the store; see the module. Platforms of configs are remembered, since they are asked for at each look."""
 
@@ -62,20 +69,25 @@ class Inventory:
         top = await held_manifest(self._store, digest)
         if top is None:
             return None
-        sizes, held, platforms = {digest: top.size}, {digest: top.size}, []
-        bare = bool(top.manifest.children())
-        for child in top.manifest.children():
-            inner = await held_manifest(self._store, child.digest)
-            if inner is None:
-                continue
-            bare = False
-            sizes[child.digest] = held[child.digest] = inner.size
-            platforms.append(str(child.platform) if child.platform else "")
-            await self._add_blobs(inner.manifest, sizes, held)
-        await self._add_blobs(top.manifest, sizes, held)
+        found = _Found()
+        any_image = await self._add(top, found, MAX_NESTED)
         if not top.manifest.children():
-            platforms.append(await self._platform(top.manifest))
-        return Contents(sizes, held, tuple(sorted(filter(None, platforms))), bare)
+            found.platforms.add(await self._platform(top.manifest))
+        return Contents(found.sizes, found.held, tuple(sorted(found.platforms - {""})), not any_image)
+
+    async def _add(self, each: HeldManifest, found: _Found, levels: int) -> bool:
+        """Add what a manifest reaches, through ``levels`` of indexes; whether an image of it is here, or part of one."""
+        found.sizes[each.digest] = found.held[each.digest] = each.size
+        await self._add_blobs(each.manifest, found.sizes, found.held)
+        any_image = not each.manifest.children()
+        for child in each.manifest.children():
+            if child.digest in found.sizes:
+                continue
+            inner = await held_manifest(self._store, child.digest) if levels else None
+            if inner is not None and await self._add(inner, found, levels - 1):
+                any_image = True
+                found.platforms.add(str(child.platform) if child.platform else "")
+        return any_image
 
     async def held_of(self, reference: Reference) -> Contents:
         """What a reference reaches here; raises NotFoundError when this store knows nothing of it."""

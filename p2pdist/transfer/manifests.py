@@ -212,7 +212,10 @@ class ManifestService:
             self._down_until[repository.registry] = self._context.clock.now() + DOWN_FOR
 
     async def _stale(self, repository: Repository, tag: str) -> ServedManifest | None:
-        """The youngest resolution that is not too old, and whose manifest can be had."""
+        """The youngest resolution that is not too old, and whose manifest can be had.
+
+        One that is younger than what is known here is remembered, with its age: what is pulled so has its name here too.
+        """
         known: list[tuple[float, Digest]] = []
         entry = await self._context.store.tag(repository, tag)
         if entry is not None:
@@ -224,6 +227,8 @@ class ManifestService:
                 continue
             served = await self._try_digest(repository, digest)
             if served is not None:
+                if entry is None or age < self._age(entry):
+                    await self._record(repository, tag, served, age)
                 logger.warning(
                     "upstream is down; %s:%s is served as resolved %.0f s ago", repository, tag, age
                 )

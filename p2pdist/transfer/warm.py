@@ -125,7 +125,7 @@ class WarmJobs:
     async def _fetch(self, job: _Job) -> None:
         received: dict[Digest, int] = {}
         moved: dict[Digest, dict[str, int]] = {}
-        async for event in self._puller.pull(job.reference, job.platform):
+        async for event in self._puller.pull(job.reference, job.platform, strict=bool(job.order.platform)):
             if isinstance(event, ImageFound):
                 size = sum(blob.size for blob in event.blobs)
                 job.status = replace(job.status, size=size, digest=str(event.digest))

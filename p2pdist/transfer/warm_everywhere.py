@@ -40,13 +40,15 @@ HEARTBEAT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class HostProgress:
-    """How a warm-up stands on one host; ``where`` is its address, "" for this one."""
+    """How a warm-up stands on one host; ``where`` is its address, "" for this one. ``asked`` is False for a host that a
+    zone was asked for and that does not tell its own: it takes no part."""
 
     peer: PeerId
     name: str
     zone: str
     where: str
     status: WarmStatus
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,9 @@ class _Round:
             async with self._slots:
                 host = await peers.greet(member)
         except P2PDistError as error:
-            if self._zone is None:  # the zone of a host that does not answer is not known
-                self._tell(_Host(member.peer, "", "", str(member.endpoint), _never, _never), _failed(error))
+            asked = self._zone is None  # the zone of a host that does not answer is not known
+            unknown = HostProgress(member.peer, "", "", str(member.endpoint), _failed(error), asked)
+            self._news.put_nowait(unknown)
             return
         try:
             async with self._slots:
@@ -250,7 +253,3 @@ def _bounded(status: WarmStatus, silent: float) -> WarmStatus:
 
 def _failed(error: P2PDistError) -> WarmStatus:
     return WarmStatus(WarmState.FAILED, message=str(error))
-
-
-async def _never() -> WarmStatus:
-    raise AssertionError("a host that did not answer is not asked")

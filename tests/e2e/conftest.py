@@ -25,7 +25,7 @@ INSTALLER = HERE.parents[1] / "bin" / ".e2e-packages.sh"
 PROGRAMS = (
     "containerd", "ctr", "dockerd", "docker", "podman", "skopeo", "buildah", "docker-registry", "runc",
     "busybox", "nft", "ip", "tc", "nsenter", "unshare", "setpriv", "curl", "jq", "prometheus", "promtool", "systemd-analyze",
-    "systemd-nspawn",
+    "systemd-nspawn", "ssh", "sshd",
 )  # fmt: skip
 SECONDS_PER_TEST = 240
 

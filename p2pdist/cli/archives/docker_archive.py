@@ -16,6 +16,7 @@ from p2pdist.errors import InvalidInputError
 from p2pdist.oci import media_types
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import MAX_CONFIG, MAX_DESCRIPTORS, parse_config
+from p2pdist.oci.reference import Reference
 
 MANIFEST = "manifest.json"
 _MAX_LIST = 4 * 1024 * 1024
@@ -30,15 +31,34 @@ def read_docker(files: Files) -> list[ArchivedImage]:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"{MANIFEST} in {files.where} is not JSON") from error
+    if isinstance(items, dict) and "schemaVersion" in items:
+        raise InvalidInputError(
+            f"{files.where} is a copy of an image as skopeo writes it to dir:, which is not read; oci: is"
+        )
     if not isinstance(items, list) or len(items) > MAX_IMAGES:
         raise InvalidInputError(f"{MANIFEST} in {files.where} is no list of at most {MAX_IMAGES} images")
-    return [_image(files, item) for item in items]
+    return [_image(files, *_fields(files, item)) for item in items]
 
 
-def _image(files: Files, item: Any) -> ArchivedImage:
-    config_name, layers, tags = _fields(files, item)
+def _image(files: Files, config_name: str, layers: list[str], tags: list[str]) -> ArchivedImage:
+    label = tags[0] if tags else f"{config_name} (it has no name)"
+    names = references_in(*tags)
+    try:
+        return _whole(files, config_name, layers, label, names)
+    except InvalidInputError as error:  # the others may still be wanted
+        return ArchivedImage(Digest.of(config_name.encode()), label, names, (), built=True, fault=str(error))
+
+
+def _whole(
+    files: Files, config_name: str, layers: list[str], label: str, names: tuple[Reference, ...]
+) -> ArchivedImage:
     config = read_file(files, config_name, MAX_CONFIG)
-    diff_ids = parse_config(config).diff_ids
+    try:
+        diff_ids = parse_config(config).diff_ids
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"{config_name[:200]} in {files.where} is no config of an image: {error}"
+        ) from error
     if len(diff_ids) != len(layers):
         raise InvalidInputError(
             f"{files.where}: {MANIFEST} names {len(layers)} layers, and the config of the image has {len(diff_ids)}"
@@ -52,8 +72,7 @@ def _image(files: Files, item: Any) -> ArchivedImage:
     body = _encode(_descriptor(media_types.DOCKER_CONFIG, digest, len(config)), descriptors)
     top = Digest.of(body)
     blobs.add_bytes(top, body)
-    label = tags[0] if tags else f"{config_name} (it has no name)"
-    return ArchivedImage(top, label, references_in(*tags), tuple(blobs.found.values()), built=True)
+    return ArchivedImage(top, label, names, tuple(blobs.found.values()), built=True)
 
 
 def _fields(files: Files, item: Any) -> tuple[str, list[str], list[str]]:

@@ -63,10 +63,11 @@ def read_file(files: Files, name: str, limit: int) -> bytes:
 
 
 class DirectoryFiles:
-    """A directory; only regular files of it, never what a symbolic link names."""
+    """A directory; only regular files below it, whatever its manifests or its symbolic links name."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._root = path.resolve()
 
     @property
     def where(self) -> str:
@@ -74,20 +75,28 @@ class DirectoryFiles:
 
     def size(self, name: str) -> int | None:
         try:
-            status = os.lstat(self._path / name)
+            status = os.lstat(self._place(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidInputError(f"{name} in {self.where} is no regular file")
+            raise InvalidInputError(f"{name[:200]} in {self.where} is no regular file")
         return status.st_size
 
     def chunks(self, name: str) -> Iterator[bytes]:
         size = self.size(name)
         if size is None:
-            raise InvalidInputError(f"{self.where} has no {name}")
-        descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            raise InvalidInputError(f"{self.where} has no {name[:200]}")
+        descriptor = os.open(self._place(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             yield from _exactly(file, 0, size, f"{name} in {self.where}")
+
+    def _place(self, name: str) -> Path:
+        """Where a file lies. Who imports may be root, and who made the archive is not to choose what root reads."""
+        inner = _inner_name(name, self.where)
+        parent = (self._root / inner).parent.resolve()
+        if not parent.is_relative_to(self._root):
+            raise InvalidInputError(f"{name[:200]} in {self.where} is behind a link that leads out of it")
+        return parent / posixpath.basename(inner)
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +140,8 @@ class TarFiles:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: IO[bytes] = path.open("rb")
+        # A pipe without a writer would not open otherwise, and be waited for.
+        self._file: IO[bytes] = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         try:
             self._decompress()
             self._length = os.fstat(self._file.fileno()).st_size
@@ -219,16 +229,21 @@ class TarFiles:
         members[name] = member
 
     def _name(self, raw: str) -> str:
-        name = posixpath.normpath(raw)
-        if len(raw) > MAX_NAME or name.startswith(("/", "../")) or name == "..":
-            raise InvalidInputError(f"{self.where} names {raw[:200]!r}, which is outside of the archive")
-        return name
+        return _inner_name(raw, self.where)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
+
+
+def _inner_name(raw: str, where: str) -> str:
+    """A name in its plain form; raises InvalidInputError for one that leaves the archive."""
+    name = posixpath.normpath(raw)
+    if len(raw) > MAX_NAME or "\0" in raw or name.startswith(("/", "../")) or name == "..":
+        raise InvalidInputError(f"{where} names {raw[:200]!r}, which is outside of the archive")
+    return name
 
 
 def _exactly(file: IO[bytes], offset: int, size: int, what: str) -> Iterator[bytes]:

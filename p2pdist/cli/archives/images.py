@@ -26,7 +26,8 @@ class ArchivedBlob:
 class ArchivedImage:
     """An image or index of an archive. ``blobs`` are in the order to send them, manifests last, the top one at the end;
     ``label`` is what the archive calls it, ``names`` those of its names that are references; ``left_out`` the platforms
-    of an index that the archive does not hold; ``built`` when the manifest was made here and is not in the archive."""
+    of an index that the archive does not hold; ``built`` when the manifest was made here and is not in the archive;
+    ``attached`` when it refers to another image, as a signature does. One with a ``fault`` cannot be sent."""
 
     digest: Digest
     label: str
@@ -34,6 +35,8 @@ class ArchivedImage:
     blobs: tuple[ArchivedBlob, ...]
     left_out: tuple[str, ...] = ()
     built: bool = False
+    attached: bool = False
+    fault: str = ""
 
     @property
     def size(self) -> int:
@@ -41,7 +44,8 @@ class ArchivedImage:
 
 
 def read_images(files: Files) -> list[ArchivedImage]:
-    """What is in the archive; raises InvalidInputError. Where it is both, the OCI layout counts."""
+    """What is in the archive, images with a fault too; raises InvalidInputError when that cannot be told. Where it is
+    both, the OCI layout counts."""
     from p2pdist.cli.archives.docker_archive import MANIFEST, read_docker
     from p2pdist.cli.archives.oci_layout import INDEX, read_layout
 

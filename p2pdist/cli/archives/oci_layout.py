@@ -9,7 +9,8 @@ from p2pdist.cli.archives.images import MAX_IMAGES, ArchivedImage, BlobList, ref
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.descriptor import Descriptor
 from p2pdist.oci.digest import Digest
-from p2pdist.oci.manifest import MAX_MANIFEST, Manifest, parse_manifest
+from p2pdist.oci.manifest import MAX_MANIFEST, Manifest, Nesting, parse_manifest
+from p2pdist.oci.reference import Reference
 
 INDEX = "index.json"
 _LAYOUT = "oci-layout"
@@ -24,7 +25,10 @@ class _AbsentError(InvalidInputError):
 def read_layout(files: Files) -> list[ArchivedImage]:
     """The images that index.json names, one per digest; raises InvalidInputError."""
     _check_version(files)
-    index = parse_manifest(read_file(files, INDEX, MAX_MANIFEST))
+    try:
+        index = parse_manifest(read_file(files, INDEX, MAX_MANIFEST))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{INDEX} in {files.where} cannot be used: {error}") from error
     if index.kind != "index" or len(index.manifests) > MAX_IMAGES:
         raise InvalidInputError(f"{INDEX} in {files.where} is no index of at most {MAX_IMAGES} images")
     by_digest: dict[Digest, list[Descriptor]] = {}
@@ -45,31 +49,43 @@ def _check_version(files: Files) -> None:
 
 
 def _image(files: Files, entries: list[Descriptor]) -> ArchivedImage:
-    top = entries[0]
+    digest = entries[0].digest
     names = [entry.annotations.get(key) for entry in entries for key in _FULL_NAMES]
-    label = next((name for name in names if name), str(top.digest))
+    label = next((name for name in names if name), str(digest))
+    try:
+        return _whole(files, entries[0], label, references_in(*names))
+    except InvalidInputError as error:  # the others may still be wanted
+        return ArchivedImage(digest, label, references_in(*names), (), fault=str(error))
+
+
+def _whole(files: Files, top: Descriptor, label: str, names: tuple[Reference, ...]) -> ArchivedImage:
     blobs, left_out = BlobList(files), list[str]()
     body, manifest = _manifest(files, top)
     if manifest.kind == "index":
-        left_out = _add_children(files, manifest, blobs, label)
+        left_out = _add_children(files, manifest, blobs, Nesting())
     else:
         _add_blobs(files, manifest, blobs)
     blobs.add_bytes(top.digest, body)
+    found = tuple(blobs.found.values())
     return ArchivedImage(
-        top.digest, label, references_in(*names), tuple(blobs.found.values()), tuple(left_out)
+        top.digest, label, names, found, tuple(left_out), attached=manifest.subject is not None
     )
 
 
-def _add_children(files: Files, index: Manifest, blobs: BlobList, label: str) -> list[str]:
+def _add_children(files: Files, index: Manifest, blobs: BlobList, nesting: Nesting) -> list[str]:
     """Platforms that the layout holds whole; an archive of one platform often comes with the index of all."""
     left_out: list[str] = []
-    for child in index.children():
+    for child in {each.digest: each for each in index.children()}.values():
         own = BlobList(files)
         try:
             body, manifest = _manifest(files, child)
             if manifest.kind == "index":
-                raise InvalidInputError(f"{label[:200]} in {files.where} has an index in its index")
-            _add_blobs(files, manifest, own)
+                deeper = nesting.into(child.digest)
+                if deeper is None:
+                    continue
+                left_out += _add_children(files, manifest, own, deeper)
+            else:
+                _add_blobs(files, manifest, own)
         except _AbsentError:
             left_out.append(str(child.platform or child.digest))
             continue
@@ -77,7 +93,7 @@ def _add_children(files: Files, index: Manifest, blobs: BlobList, label: str) ->
         for digest, blob in own.found.items():
             blobs.found.setdefault(digest, blob)
     if not blobs.found:
-        raise InvalidInputError(f"{files.where} holds no platform of {label[:200]} whole")
+        raise _AbsentError(f"{files.where} holds no platform of it whole")
     return left_out
 
 
@@ -90,7 +106,10 @@ def _manifest(files: Files, entry: Descriptor) -> tuple[bytes, Manifest]:
         raise InvalidInputError(
             f"{name} in {files.where} does not have the digest of its name: it is damaged"
         )
-    return body, parse_manifest(body, entry.media_type)
+    try:
+        return body, parse_manifest(body, entry.media_type)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{name} in {files.where} cannot be used: {error}") from error
 
 
 def _add_blobs(files: Files, manifest: Manifest, blobs: BlobList) -> None:

@@ -83,6 +83,7 @@ async def test_what_containerd_holds_is_served_with_upstream_down(tmp_path: Path
             "blobs": 1,
             "size": 5000,
             "unchecked": 0,
+            "trouble": "",
         }
         assert status["store"]["committed"] == 0
         assert await served.metric("p2pdist_seeded_blobs") == 1
@@ -104,6 +105,14 @@ async def test_a_restart_takes_up_what_was_checked(tmp_path: Path) -> None:
     assert marks.read_text().startswith(str(Digest.of(LAYER)))
     async with agent(tmp_path) as served:
         await served.until(1)
+
+
+async def test_why_nothing_is_seeded_is_told(tmp_path: Path) -> None:
+    async with agent(tmp_path) as served:
+        async with asyncio.timeout(30):
+            while not (trouble := (await served.status())["containerd"]["trouble"]):
+                await asyncio.sleep(0.02)
+        assert f"there is no content in {tmp_path}/content/blobs" in trouble
 
 
 async def test_what_is_shared_is_said_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -92,6 +92,7 @@ async def test_history(models: Models) -> None:
         "diff_id": str(one.layers[1].diff_id),
         "media_type": "application/vnd.oci.image.layer.v1.tar+gzip",
         "size": one.layers[1].size,
+        "foreign": False,
         "held": False,
         "hosts": None,
     }

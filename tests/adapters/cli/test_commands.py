@@ -68,6 +68,17 @@ def test_status_for_people(admin: FakeAdmin, capsys: pytest.CaptureFixture[str])
     assert "300 B (75.0 %) did not cross the upstream link" in printed
 
 
+def test_status_of_an_agent_that_cannot_read_containerds_content(
+    admin: FakeAdmin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"path": "/c", "blobs": 0, "size": 0, "unchecked": 0, "trouble": "it cannot be read\x1b[1m"}
+    admin.answers["GET /status"] = {**STATUS, "containerd": content}
+    assert run(["status", "--admin", admin.address]) == 0
+    printed = capsys.readouterr().out
+    assert "0 blobs, 0 B, seeded from its own store; it cannot be read" in printed
+    assert "\x1b" not in printed
+
+
 def test_status_for_scripts(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     admin.answers["GET /status"] = STATUS
     assert run(["status", "--json", "--admin", admin.address]) == 0
@@ -272,6 +283,23 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ([], ["agent"], ["demo"], ["pull"], ["status"], ["gc"], ["check"], ["cluster", "key"]):
         assert run([*command, "--help"]) == 0
         assert "Usage: p2pdist" in capsys.readouterr().out
+
+
+def test_the_line_that_the_help_shows_completes_commands_in_bash(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    (line,) = [
+        each.strip()
+        for each in capsys.readouterr().out.splitlines()
+        if "bash_source" in each and "eval" in each
+    ]
+    script = (
+        f'{line}; COMP_WORDS=(p2pdist im) COMP_CWORD=1; _p2pdist_completion p2pdist; echo "${{COMPREPLY[@]}}"'
+    )
+    there = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], env=there, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["import", "images"], done.stderr
 
 
 def test_a_reader_that_leaves_gets_no_complaint(admin: FakeAdmin) -> None:

@@ -108,9 +108,11 @@ def test_a_history_in_a_cluster_with_gaps_shows_them(shell: Shell) -> None:
         line("one", 1, layer=DIGEST, held=False, hosts=3),
         line("two", 1, layer=OTHER, held=True, hosts=40),
         line("three", 1, layer=OTHER, held=True, hosts=None, comment="buildkit"),
+        line("four", 1, layer=OTHER, held=False, hosts=None, foreign=True),
     ]
     shell.admin.answers[ASKED] = HISTORY | {"counted": True, "history": rows}
-    heading, _, first, second, third = shell.lines("history", "nginx:1.27")
+    heading, _, first, second, third, fourth = shell.lines("history", "nginx:1.27")
+    assert fourth.split()[-1] == "foreign"
     assert heading.split()[-3:] == ["HOSTS", "HELD", "COMMENT"]
     assert first.split()[-2:] == ["3", "no"]
     assert second.split()[-2:] == ["40+", "yes"]
@@ -212,15 +214,19 @@ def test_images_tell_when_they_were_pulled(shell: Shell) -> None:
     rows = [
         {"reference": NGINX, "digest": DIGEST, "size": 10, "complete": True, "pulled_at": 0.0, "age": 5},
         {"reference": "ghcr.io/o/app:v1", "digest": OTHER, "size": 10, "held": 5},
+        {"reference": "docker.io/library/nginx:1.28", "digest": OTHER, "size": 1e9, "held": 1e9 - 1},
     ]
     shell.admin.answers["GET /images"] = {"images": rows}
-    heading, _, first, second = shell.lines("images")
+    heading, _, first, second, third = shell.lines("images")
     assert "PULLED" in heading
     assert "d " in first  # since 1970: days ago
     assert "50.0 %" in second
+    assert " 99.9 %" in third  # what lacks a byte is not all of it
     assert len(shell.lines("images", "nginx:1.27")) == 3
+    assert len(shell.lines("images", "nginx")) == 4  # all its tags
+    assert len(shell.lines("images", "nginx:latest")) == 2
     assert DIGEST in shell.lines("images", "nginx@" + DIGEST, "--no-trunc")[2]
-    assert len(shell.lines("images", "nginx@" + OTHER)) == 2
+    assert len(shell.lines("images", "nginx@sha256:" + "0" * 64)) == 2
     assert json.loads("".join(shell.lines("images", "nginx:1.27", "--json"))) == {"images": rows[:1]}
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from p2pdist.agent.admin_token import FILE, make_admin_token
 from p2pdist.agent.app import Running, run_parts
+from p2pdist.cli import everywhere
 from p2pdist.cli.main import run
 from p2pdist.config.load import load_config
-from p2pdist.testing.images import Image, build_image, write_layout
+from p2pdist.testing.images import Image, build_artifact, build_image, write_layout
 from p2pdist.testing.layers import build_layer
 from tests.adapters.cli.admin_server import FakeAdmin, fake_admin
 
@@ -99,6 +100,7 @@ async def test_the_second_time_nothing_is_sent(
     ("words", "says"),
     [
         (["--as", "app:v9"], "holds 2 images, and --as names one: app:v1, app:v2"),
+        (["--select", "app:v1", "--as", "app@sha256:" + "0" * 64], "app:v1 has the digest"),
         (["--select", "app:v7"], "no image called app:v7; it holds: app:v1, app:v2"),
         (["--select", "app:v1", "--as", "elsewhere.example.test/app:v1"], "not configured here"),
     ],
@@ -118,6 +120,35 @@ async def test_one_of_several_is_selected_by_name_or_digest(
         assert await command(agent, "import", path, "--select", select, "--json") == 0
         (row,) = json.loads(capsys.readouterr().out)["images"]
         assert row["digest"] == str(IMAGES[1].digest)
+
+
+async def test_what_another_image_of_the_archive_lacks_is_no_matter(
+    agent: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = layout(tmp_path, *IMAGES)
+    (Path(path) / "blobs/sha256" / IMAGES[1].layers[0].digest.hex).unlink()
+    assert await command(agent, "import", path) == 1
+    said = capsys.readouterr().err
+    assert "app:v2 cannot be imported:" in said
+    assert "lacks the blob" in said
+    assert "--select NAME" in said
+    assert await command(agent, "import", path, "--select", "app:v1") == 0
+    assert await command(agent, "import", path, "--select", "app:v2") == 1
+
+
+async def test_what_is_attached_to_an_image_needs_no_name_of_its_own(
+    agent: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signature = build_artifact("app", IMAGES[0], "application/x.signature", b"signed")
+    path = layout(tmp_path, IMAGES[0], signature)
+    index = json.loads((Path(path) / "index.json").read_text())
+    del index["manifests"][1]["annotations"]
+    (Path(path) / "index.json").write_text(json.dumps(index))
+    for words in ((), ("--as", "app:v9")):
+        assert await command(agent, "import", path, "--json", *words) == 0
+        (row,) = json.loads(capsys.readouterr().out)["images"]
+        assert row["digest"] == str(IMAGES[0].digest)
+    assert await command(agent, "import", path, "--select", str(signature.digest), "--as", "app:sig") == 0
 
 
 async def test_damaged_content_is_refused_by_the_agent(
@@ -233,11 +264,42 @@ class TestEverywhere:
         assert run([*EVERYWHERE, "--json", "--admin", admin.address]) == 1
         assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == events
 
+    @pytest.mark.parametrize("words", [(), ("--json",)])
+    def test_interrupted_it_says_that_the_hosts_go_on(
+        self,
+        admin: FakeAdmin,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        words: tuple[str, ...],
+    ) -> None:
+        def interrupted(*_: object) -> object:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(everywhere, "pass_on" if words else "follow_hosts", interrupted)
+        admin.answers["POST /warm"] = [{"event": "done", "hosts": 1, "failed": 0}]
+        assert run([*EVERYWHERE, *words, "--admin", admin.address]) == 130
+        assert "the hosts go on" in capsys.readouterr().err
+
     def test_a_zone_with_nobody_in_it(self, admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
         admin.answers["POST /warm"] = [{"event": "done", "hosts": 0, "failed": 0}]
         assert run(["pull", "--zone", "rack-9", "app:v1", "--admin", admin.address]) == 1
         assert "no agent is in that zone" in capsys.readouterr().err
         assert admin.asked[0][1]["zone"] == "rack-9"
+
+    def test_a_host_whose_zone_is_not_known_is_told_and_does_not_count(
+        self, admin: FakeAdmin, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        dead = event("", "failed", where="10.0.0.2:5051", message="nobody is there") | {"event": "unknown"}
+        admin.answers["POST /warm"] = [
+            dead | {"peer": "dead"},
+            event("h1", "done", received=10),
+            {"event": "done", "hosts": 1, "failed": 0},
+        ]
+        assert run(["pull", "--zone", "rack-9", "app:v1", "--admin", admin.address]) == 0
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            "10.0.0.2:5051: left out, since it does not tell its zone: nobody is there",
+            "docker.io/library/app:v1 is on the one host",
+        ]
 
     def test_digests_that_differ_are_told(self, admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
         admin.answers["POST /warm"] = [

@@ -16,7 +16,7 @@ from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
 from p2pdist.store import containerd, containerd_marks
 from p2pdist.store.containerd import RATE, ContainerdContent
-from p2pdist.store.containerd_marks import read_marks
+from p2pdist.store.containerd_marks import Stamp, read_marks
 from p2pdist.store.seeding import SeedingStore
 from p2pdist.testing.memory_store import MemoryStore
 
@@ -268,6 +268,22 @@ async def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path) -
         assert await both.held() == {held}
 
 
+async def test_what_was_checked_outlives_a_mount_that_went_and_came_back(tmp_path: Path) -> None:
+    async with beside(tmp_path) as both:
+        held = both.write(b"held" * 1000)
+        await both.settle()
+        await both.content._write_marks()
+        (both.root / "blobs").rename(both.root / "unmounted")
+        both.clock.time += containerd.FULL_SCAN
+        await both.settle()
+        assert (await both.held(), both.store.evicted()) == (set(), [held])
+        await both.content._write_marks()
+        (both.root / "unmounted").rename(both.root / "blobs")
+        both.clock.time += containerd.FULL_SCAN
+        await both.content.look()
+        assert await both.held() == {held}
+
+
 async def test_a_directory_that_cannot_be_read_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -292,6 +308,24 @@ async def test_a_directory_that_cannot_be_read_is_said_once(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert caplog.text.count("cannot be read") == 1
+
+
+async def test_a_directory_that_may_be_read_again_is_looked_at_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with beside(tmp_path) as both:
+        held = both.write(b"held")
+
+        def refused() -> dict[Digest, Stamp]:
+            raise StoreError("Permission denied")
+
+        with monkeypatch.context() as while_refused:
+            while_refused.setattr(both.content, "_scan", refused)
+            for _ in range(2):
+                with pytest.raises(StoreError):
+                    await both.content.look()
+        await both.settle()  # a change of mode is none that the directory's time shows
+        assert await both.held() == {held}
 
 
 async def test_the_number_of_blobs_is_bounded(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.e2e.docs.hour import Hour, commands, plain
 from tests.e2e.docs.machines import Machine
 from tests.e2e.guard import wait_until
 from tests.e2e.netlab import CommandError
+from tests.e2e.wheels import download_extra
 from tests.unit.docs.commands import to_run
 
 # Of the pages' configuration: a registry of one's own, and a zone.
@@ -43,7 +45,13 @@ def archive(image: str, file: str, name: str = "") -> Need:
     return first(f"rm -f {file}; skopeo copy docker://{image} docker-archive:{file}:{name or image}")
 
 
+def packages_of(extra: str) -> Need:
+    """The machines have no package index, but a directory."""
+    return lambda machine: download_extra(Path(machine.host.env["PIP_FIND_LINKS"]), extra)
+
+
 NEEDS: dict[str, Need] = {
+    "/opt/p2pdist/bin/pip install '.[otel]'": packages_of("otel"),
     "p2pdist pull --everywhere ghcr.io/org/app:v3": acquainted,
     "p2pdist pull --everywhere registry.example.com/team/app:v3": acquainted,
     "p2pdist agent --config config.toml": first("cp /etc/p2pdist/config.toml ."),

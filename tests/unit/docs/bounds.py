@@ -97,6 +97,7 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
     "From registries": (
         Bound("manifest", "bytes", "oci.manifest:MAX_MANIFEST"),
         Bound("descriptors in a manifest", "", "oci.manifest:MAX_DESCRIPTORS"),
+        Bound("indexes in an index, one in another", "", "oci.manifest:MAX_NESTED"),
         Bound("image config", "bytes", "oci.manifest:MAX_CONFIG"),
         Bound("steps in an image's history", "", "oci.manifest:MAX_HISTORY"),
         Bound("tags list, referrers", "bytes", "upstream.registry_client:MAX_PAGE"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,14 @@ DOCS = Path(__file__).parents[3] / "docs"
 DOCUMENT = DOCS / "operations.md"
 BEGIN = "<!-- The figures below are generated: python -m tests.unit.docs.capacity -->"
 END = "<!-- End of the generated figures. -->"
-CASES = ("alone", "crowd-8", "crowd-16", "crowd-32")
+CASES = {
+    "alone": "",
+    "crowd-8": "",
+    "crowd-16": "",
+    "crowd-32": "",
+    "staggered-8": ", one after another",
+    "services-8": ", three images that share layers",
+}
 GOODPUT = 0.955  # of a link's rate is TCP payload
 HOSTS, MEGABITS, IMAGE = 50, 1000, 1_000_000_000
 
@@ -25,11 +33,18 @@ class Case(NamedTuple):
     name: str
     hosts: int
     megabits: int
-    multiple: float
-    copies: float
+    multiple: float | None
+    copies: Decimal
     cpu: float
     peak: int
     failed: int
+
+
+class Hits(NamedTuple):
+    """What one agent delivers from its own store."""
+
+    cpu: float
+    requests: int
 
 
 def newest() -> Path:
@@ -61,17 +76,26 @@ def _case(name: str, row: dict[str, str]) -> Case:
         name,
         int(row["N"]),
         int(row["Mbit/s"]),
-        float(row["/ T*"]),
-        float(row["copies"]),
+        None if row["/ T*"] == "-" else float(row["/ T*"]),
+        Decimal(row["copies"]),
         float(row["CPU-s/GB"]),
         int(row["peak MiB"]),
         int(row["failed"]),
     )
 
 
+def hits(report: str) -> Hits:
+    """What p2pdist did in the report's table of cached hits; raises ValueError when it has none."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in report.splitlines()]
+    own = {row[1]: row for row in rows if len(row) > 6 and row[0] == "p2pdist"}
+    if own.keys() != {"layer", "config"}:
+        raise ValueError("the report lacks cached hits")
+    return Hits(float(own["layer"][6]), int(own["config"][5]))
+
+
 def figures(report: Path) -> str:
     """The table, and the worked example."""
-    measured = cases(report.read_text())
+    measured, stored = cases(report.read_text()), hits(report.read_text())
     day = report.parent.name
     heads = (
         "hosts, link",
@@ -82,11 +106,19 @@ def figures(report: Path) -> str:
         "failed pulls",
     )
     lines = [
-        f"Measured in [a benchmark]({report.relative_to(DOCS)}) of {day}; all hosts are empty, and pull 256 MiB at once:",
+        (
+            f"Measured in [a benchmark]({report.relative_to(DOCS)}) of {day}; all hosts are empty, and pull 256 MiB at "
+            "once, where nothing else is said:"
+        ),
         "",
         row(*heads),
         row(*["---"] * len(heads)),
-        *(row(f"{c.hosts} at {c.megabits} Mbit/s", *shown(c)) for c in measured),
+        *(row(f"{c.hosts} at {c.megabits} Mbit/s{CASES[c.name]}", *shown(c)) for c in measured),
+        "",
+        (
+            f"What a host's own store has already costs {stored.cpu:.1f} CPU-s per GB to deliver; of small "
+            f"blobs, such as configs, an agent delivers some {stored.requests // 100 * 100:,} a second."
+        ),
         "",
         *example(measured),
     ]
@@ -99,8 +131,8 @@ def row(*cells: str) -> str:
 
 def shown(case: Case) -> list[str]:
     return [
-        f"{case.multiple:.2f}",
-        f"{case.copies:.2f}",
+        f"{case.multiple:.2f}" if case.multiple else "-",
+        str(case.copies.quantize(Decimal("0.01"), ROUND_HALF_UP)),
         f"{case.cpu:.1f}",
         f"{case.peak} MiB",
         str(case.failed),
@@ -112,9 +144,11 @@ def example(measured: list[Case]) -> list[str]:
     rate = MEGABITS / 8 * 1e6 * GOODPUT
     pieces, once, size = Geometry.of(IMAGE).count, IMAGE / rate, IMAGE / 1e9
     least = once * (1 + math.floor(math.log2(HOSTS)) / pieces)
-    crowds = [case for case in measured if case.hosts > 1]
+    crowds = [case for case in measured if case.name.startswith("crowd-")]
     low, high = crowds[0], crowds[-1]
-    links, cpu = [least * each.multiple for each in (low, high)], [size * each.cpu for each in (low, high)]
+    assert low.multiple
+    assert high.multiple
+    links, cpu = [least * low.multiple, least * high.multiple], [size * each.cpu for each in (low, high)]
     took = [max(pair) for pair in zip(links, cpu, strict=True)]
     both = f"of {low.hosts} and {high.hosts} hosts"
     return [
@@ -129,8 +163,9 @@ def example(measured: list[Case]) -> list[str]:
         row("expect", "the larger of the two", spread(took, 0, "s")),
         row("without p2pdist", f"{HOSTS} copies over the registry's link", f"{HOSTS * once:.0f} s"),
         row("the registry sends", f"S x copies, {both}; not {HOSTS * size:.0f} GB",
-            spread([size * each.copies for each in (low, high)], 1, "GB")),
-        row("a host sends to others", f"on average S x (1 - copies/{HOSTS})", f"{size * (1 - low.copies / HOSTS):.2f} GB"),
+            spread([size * float(each.copies) for each in (low, high)], 1, "GB")),
+        row("a host sends to others", f"on average S x (1 - copies/{HOSTS})",
+            f"{size * (1 - float(low.copies) / HOSTS):.2f} GB"),
         row("one agent can take", "8 / (CPU-s/GB) on one core", spread([8 / high.cpu, 8 / low.cpu], 1, "Gbit/s")),
     ]  # fmt: skip
 

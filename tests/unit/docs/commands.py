@@ -22,6 +22,8 @@ SYSTEMD = (
 )
 KUBERNETES = "there is no Kubernetes here; the manifests are checked by tests/unit/deploy, and the pod is run by Docker"
 
+TUNNEL = "ssh -N -L 5052:127.0.0.1:5052 host-1"
+
 # By command: the test that runs the equivalent, with other names, ports or images.
 ELSEWHERE = {
     "bin/p2pdist demo": DEMO,
@@ -59,18 +61,14 @@ ELSEWHERE = {
     "docker save -o app.tar registry.example.com/app:v3": (
         "tests/e2e/test_sources.py::test_what_docker_saved_is_pulled_elsewhere_with_upstream_down"
     ),
+    TUNNEL: "tests/e2e/docs/test_tunnel.py::test_the_dashboard_is_seen_from_another_machine",
+    "docker pull docker.io/library/nginx:1.27": "tests/e2e/test_setup.py::test_docker",
     "systemctl reload docker": "tests/e2e/test_setup.py::test_docker",
 }
 
 # By command: why it cannot be run here, and what is checked in its place.
 NOT_HERE = {
     "bin/test": "it is what runs the tests",
-    "/opt/p2pdist/bin/pip install '.[otel]'": (
-        "it wants a package index: the machines of the test are given the pinned packages, which the extra's are not; "
-        "the environment of bin/test has the extra, for tests/adapters/agent/test_tracing.py"
-    ),
-    "docker pull docker.io/library/nginx:1.27": "it wants the internet: the test engine is given its images in files",
-    "ssh -N -L 5052:127.0.0.1:5052 host-1": "it wants a machine with an SSH server",
     "systemctl daemon-reload": SYSTEMD,
     "systemctl enable --now p2pdist": SYSTEMD,
     "systemctl status p2pdist": SYSTEMD,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from p2pdist.errors import InvalidInputError, NotFoundError
 from p2pdist.oci.descriptor import Platform
 from p2pdist.oci.digest import Digest
-from p2pdist.oci.media_types import OCI_EMPTY, OCI_MANIFEST
+from p2pdist.oci.manifest import MAX_NESTED
+from p2pdist.oci.media_types import DOCKER_FOREIGN_LAYER_GZIP, OCI_EMPTY, OCI_MANIFEST
 from p2pdist.oci.reference import Reference, Repository
 from p2pdist.store.port import TagEntry
 from p2pdist.testing.clock import ManualClock
@@ -249,6 +251,60 @@ async def test_the_platform_of_an_image_without_an_index_is_in_its_config(shelf:
     assert contents.platforms == ()
 
 
+async def test_a_foreign_layer_is_told_and_is_no_gap(shelf: Shelf) -> None:
+    image = image_of("own")
+    manifest = json.loads(image.manifest)
+    foreign = {
+        "mediaType": DOCKER_FOREIGN_LAYER_GZIP,
+        "digest": str(Digest.of(b"elsewhere")),
+        "size": 9,
+        "urls": ["https://example.com/layer"],
+    }
+    manifest["layers"].insert(0, foreign)
+    windows = dataclasses.replace(image, manifest=json.dumps(manifest).encode())
+    reference = await shelf.put(windows)
+    found = await shelf.history(reference)
+    assert [line.foreign for line in found.lines if line.step.layer] == [False, True]
+    (entry,) = await Inventory(shelf.store).images()
+    assert entry.contents.complete
+
+
+async def test_an_index_in_an_index_is_looked_into(shelf: Shelf) -> None:
+    here, there = image_of("one"), image_of("two", platform=ARM64)
+    inner = build_index("app", "", [here, there])
+    outer = build_index("app", "v1", [inner])
+    reference = await shelf.put(outer, without=(there.digest, here.layers[0].digest))
+    found = await shelf.history(reference)
+    assert [each.digest for each in found.image.chain] == [outer.digest, inner.digest, here.digest]
+    inventory = Inventory(shelf.store)
+    (entry,) = await inventory.images()
+    assert not entry.contents.complete
+    assert entry.contents.platforms == ("linux/amd64",)
+    await shelf.hold(here)
+    (entry,) = await inventory.images()
+    assert entry.contents.complete
+    assert entry.contents.held.keys() == {outer.digest, inner.digest, here.digest, *here.blobs}
+    assert len((await disk_usage(shelf.store)).images) == 1
+
+
+async def test_an_index_in_an_index_without_any_image_is_not_whole(shelf: Shelf) -> None:
+    here = image_of("one")
+    outer = build_index("app", "v1", [build_index("app", "", [here])])
+    await shelf.put(outer, without=(here.digest,))
+    (entry,) = await Inventory(shelf.store).images()
+    assert not entry.contents.complete
+
+
+async def test_indexes_are_not_followed_without_end(shelf: Shelf) -> None:
+    nested = image_of("one")
+    for _ in range(MAX_NESTED + 1):
+        nested = build_index("app", "v1", [nested])
+    with pytest.raises(InvalidInputError, match="not followed"):
+        await shelf.history(await shelf.put(nested))
+    (entry,) = await Inventory(shelf.store).images()
+    assert not entry.contents.complete
+
+
 async def test_a_layer_is_no_image(shelf: Shelf) -> None:
     await shelf.hold(SET[0])
     with pytest.raises(NotFoundError, match="does not hold"):
@@ -306,7 +362,7 @@ async def test_a_tag_without_a_past_and_what_is_no_tag(shelf: Shelf) -> None:
 
 async def test_an_update_moves_what_is_new_and_no_more(shelf: Shelf) -> None:
     old, new = await shelf.put(SET[0], "a"), await shelf.put(SET[1], "b")
-    found = await image_diff(shelf.store, old, new, AMD64)
+    found = await image_diff(shelf.store, old, new, None, AMD64)
     assert [layer.digest for layer in found.shared] == [layer.digest for layer in SET[0].layers[:3]]
     assert [layer.digest for layer in found.added] == [SET[1].layers[3].digest]
     assert [layer.digest for layer in found.dropped] == [SET[0].layers[3].digest]
@@ -315,7 +371,7 @@ async def test_an_update_moves_what_is_new_and_no_more(shelf: Shelf) -> None:
     assert isinstance(config, bytes)
     assert sum(found.moved.values()) == SET[1].layers[3].size + len(SET[1].manifest) + len(config)
     assert found.missing == {}
-    same = await image_diff(shelf.store, old, old, AMD64)
+    same = await image_diff(shelf.store, old, old, None, AMD64)
     assert (same.added, same.dropped, same.moved) == ((), (), {})
 
 
@@ -324,12 +380,22 @@ async def test_manifests_are_enough_to_compare(shelf: Shelf) -> None:
     absent = tuple(SET[1].blobs)
     old = await shelf.put(SET[0], "a", without=tuple(SET[0].blobs))
     new = await shelf.put(index, "b", without=absent)
-    found = await image_diff(shelf.store, old, new, AMD64)
+    found = await image_diff(shelf.store, old, new, None, AMD64)
     assert len(found.shared) == 3
     assert {index.digest, SET[1].digest} <= found.moved.keys()
     assert found.missing.keys() == {config_of(SET[1]), SET[1].layers[3].digest}
     with pytest.raises(NotFoundError, match="not hold"):
-        await image_diff(shelf.store, old, Reference.parse("nginx"), AMD64)
+        await image_diff(shelf.store, old, Reference.parse("nginx"), None, AMD64)
+
+
+async def test_an_image_of_another_platform_than_was_asked_for_is_not_compared(shelf: Shelf) -> None:
+    old, new = await shelf.put(SET[0], "a"), await shelf.put(image_of("two", platform=ARM64), "b")
+    assert (await image_diff(shelf.store, old, new, None, AMD64)).shared == ()
+    for first, second in ((old, new), (new, old)):
+        with pytest.raises(NotFoundError, match="it is for linux/arm64 only"):
+            await image_diff(shelf.store, first, second, AMD64, AMD64)
+    chart = await shelf.put(build_artifact("app", SET[0], "application/x.chart", b"chart"), "chart")
+    assert (await image_diff(shelf.store, old, chart, AMD64, AMD64)).added
 
 
 # -- what the bytes are for --

@@ -7,8 +7,9 @@ import pytest
 from p2pdist.errors import InvalidInputError, NotFoundError, P2PDistError
 from p2pdist.oci.descriptor import Platform
 from p2pdist.oci.digest import Digest
+from p2pdist.oci.manifest import MAX_NESTED
 from p2pdist.oci.reference import Reference
-from p2pdist.testing.images import AMD64, Image, build_service_set
+from p2pdist.testing.images import AMD64, Image, build_artifact, build_index, build_service_set
 from p2pdist.transfer.inventory import Inventory
 from p2pdist.transfer.pull import BlobProgress, ImageDone, ImageFound, PullEvent
 from tests.unit.transfer.world import APP, Agent, World
@@ -108,17 +109,51 @@ async def test_a_reference_by_digest_is_found_without_a_tag() -> None:
     assert contents.complete
 
 
-async def test_indexes_in_indexes_are_refused() -> None:
+async def test_an_index_in_an_index_is_followed() -> None:
     world = World()
-    index = (
-        b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":'
-        b'"application/vnd.oci.image.index.v1+json","digest":"%s","size":%d,'
-        b'"platform":{"os":"linux","architecture":"amd64"}}]}'
-    )
-    inner = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
-    world.upstream.put_manifest(APP, inner, "application/vnd.oci.image.index.v1+json")
-    outer = index % (str(Digest.of(inner)).encode(), len(inner))
-    world.upstream.put_manifest(APP, outer, "application/vnd.oci.image.index.v1+json", "v1")
+    serve(world, build_index("app", "v1", [build_index("app", "", [SET[0]])]))
     async with world.agent() as agent:
-        with pytest.raises(InvalidInputError, match="nests"):
+        done = (await events(agent))[-1]
+    assert isinstance(done, ImageDone)
+    assert len(done.digests) == 3 + len(SET[0].blobs)
+    assert done.moved["upstream"] == done.size == world.upstream.sent
+
+
+async def test_indexes_in_indexes_are_not_followed_without_end() -> None:
+    world = World()
+    nested = SET[0]
+    for _ in range(MAX_NESTED + 1):
+        nested = build_index("app", "v1", [nested])
+    serve(world, nested)
+    async with world.agent() as agent:
+        with pytest.raises(InvalidInputError, match="not followed"):
             await events(agent)
+
+
+async def test_a_platform_that_was_asked_for_is_that_of_a_single_image_too() -> None:
+    world = World()
+    serve(world, SET[0])
+    async with world.agent() as agent:
+        strictly = agent.puller.pull(TAGGED, Platform("linux", "arm64"), strict=True)
+        with pytest.raises(NotFoundError, match="nothing for linux/arm64; it is for linux/amd64 only"):
+            [event async for event in strictly]
+        assert world.upstream.sent < 2000  # no layer
+        done = [event async for event in agent.puller.pull(TAGGED, AMD64, strict=True)][-1]
+        assert isinstance(done, ImageDone)
+        await events(agent, platform=Platform("linux", "arm64"))  # as this host's: whatever there is
+
+
+async def test_what_a_strict_pull_moved_is_counted_whole() -> None:
+    world = World()
+    serve(world, SET[0])
+    async with world.agent() as agent:
+        done = [event async for event in agent.puller.pull(TAGGED, AMD64, strict=True)][-1]
+    assert isinstance(done, ImageDone)
+    assert done.moved["upstream"] == done.size == world.upstream.sent
+
+
+async def test_an_artifact_has_no_platform_to_be_strict_about() -> None:
+    world = World()
+    serve(world, build_artifact("app", SET[0], "application/x.chart", b"chart"))
+    async with world.agent() as agent:
+        assert [event async for event in agent.puller.pull(TAGGED, AMD64, strict=True)]

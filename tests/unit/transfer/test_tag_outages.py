@@ -99,6 +99,44 @@ async def test_a_resolution_that_is_too_old_is_not_served() -> None:
             await agent.mirror.manifest(APP, "latest")
 
 
+async def test_in_an_outage_what_another_host_was_told_is_remembered_with_its_age() -> None:
+    world = World()
+    anna = await world.peer("anna", manifest())
+    record = TagRecord(anna.id, Digest.of(manifest()), TYPE, len(manifest()), 0.0)
+    await world.cluster.members[anna.id].announce_tag(APP, "latest", record)
+    await world.manual.advance(300)
+    world.upstream.down = True
+    async with world.agent() as agent:
+        served = await agent.mirror.manifest(APP, "latest")
+        assert served.stale
+        entry = await world.store.tag(APP, "latest")
+        assert entry is not None
+        assert entry.digest == served.digest
+        assert world.manual.wall() - entry.resolved_at == pytest.approx(300, abs=5)
+        await world.manual.advance(60)
+        assert (await agent.mirror.manifest(APP, "latest")).stale  # it is no fresher for that
+        assert len(await world.store.tag_history(APP, "latest")) == 1
+
+
+async def test_in_an_outage_an_older_resolution_of_another_host_takes_no_ones_place() -> None:
+    world = World()
+    anna = await world.peer("anna", manifest())
+    record = TagRecord(anna.id, Digest.of(manifest()), TYPE, len(manifest()), 0.0)
+    await world.cluster.members[anna.id].announce_tag(APP, "latest", record)
+    await world.manual.advance(300)
+    new = tagged(world, "two")
+    async with world.agent() as agent:
+        assert (await agent.mirror.manifest(APP, "latest")).digest == new
+        await world.manual.advance(61)
+        world.upstream.down = True
+        await world.store.delete(new)
+        served = await agent.mirror.manifest(APP, "latest")
+        assert served.digest == Digest.of(manifest())
+        entry = await world.store.tag(APP, "latest")
+        assert entry is not None
+        assert entry.digest == new
+
+
 # -- tags that are trusted for no time --
 
 

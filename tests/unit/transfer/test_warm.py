@@ -333,7 +333,10 @@ class TestEverywhere:
         async with host(world_with_image()) as here:
             remotes = FakeWarmPeers(Remote("a", [DONE]), Remote("b", [DONE], zone="z2"))
             found = await warmed(here, remotes, "a", "b", "dead", zone=zone)
+            dead = found.pop("192.0.2.1:5051")
+            assert (dead.asked, dead.status.message) == (False, "nobody is there")
             assert found.keys() == taking_part
+            assert all(each.asked for each in found.values())
 
     async def test_an_image_that_cannot_be_resolved_troubles_nobody(self) -> None:
         world = World(clock=HastyClock())

@@ -135,7 +135,7 @@ class Agent:
         self.announcer = Announcer(context.store, context.discovery, context.clock, context.policy)
         self.blobs = BlobService(context, tasks, self.announcer.committed)
         self.manifests = ManifestService(context, tasks, self.announcer.committed)
-        self.puller = ImagePuller(self.manifests, self.blobs, context.clock)
+        self.puller = ImagePuller(self.manifests, self.blobs, context.store, context.clock)
         self.mirror = PullThroughMirror(context, self.blobs, self.manifests)
 
 

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from p2pdist.cli.archives import files as bounds
+from p2pdist.cli.archives import oci_layout
 from p2pdist.cli.archives.files import open_files
 from p2pdist.cli.archives.images import ArchivedImage, read_images
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
-from p2pdist.oci.manifest import parse_manifest
+from p2pdist.oci.manifest import MAX_NESTED, parse_manifest
 from p2pdist.oci.media_types import DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST
-from p2pdist.testing.images import AMD64, Image, build_image, build_index, write_layout
+from p2pdist.testing.images import AMD64, Image, build_artifact, build_image, build_index, write_layout
 from p2pdist.testing.layers import build_layer
 
 Content = dict[str, bytes]
@@ -45,8 +46,13 @@ def add(archive: tarfile.TarFile, name: str, data: bytes = b"", **fields: Any) -
 
 
 def images_in(path: Path) -> list[ArchivedImage]:
+    """The images of an archive, all without a fault; the first fault as an error."""
     with open_files(path) as files:
-        return read_images(files)
+        found = read_images(files)
+    for each in found:
+        if each.fault:
+            raise InvalidInputError(each.fault)
+    return found
 
 
 def bytes_of(path: Path) -> dict[Digest, bytes]:
@@ -97,8 +103,50 @@ class TestOciLayouts:
         assert found.left_out == (str(AMD64),)
         assert {blob.digest for blob in found.blobs} == {index.digest, here.digest, *here.blobs}
         (path / "blobs/sha256" / here.digest.hex).unlink()
-        with pytest.raises(InvalidInputError, match="no platform of app:v1 whole"):
+        with pytest.raises(InvalidInputError, match="no platform of it whole"):
             images_in(path)
+
+    def test_an_index_in_an_index_is_followed(self, tmp_path: Path) -> None:
+        here, gone = image(), build_image("", "", [build_layer("arm", 1000, seed=3)])
+        inner = build_index("", "", [here, gone])
+        path = layout(tmp_path, build_index("app", "v1", [inner]))
+        (path / "blobs/sha256" / gone.layers[0].digest.hex).unlink()
+        (found,) = images_in(path)
+        assert found.left_out == (str(AMD64),)
+        assert {blob.digest for blob in found.blobs} == {found.digest, inner.digest, here.digest, *here.blobs}
+
+    def test_indexes_without_end_are_not_followed(self, tmp_path: Path) -> None:
+        nested = build_index("", "", [image()])
+        for _ in range(MAX_NESTED + 1):
+            nested = build_index("app", "v1", [nested])
+        with pytest.raises(InvalidInputError, match="not followed"):
+            images_in(layout(tmp_path, nested))
+
+    def test_many_ways_to_the_same_indexes_are_no_more_work_than_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        children = [build_index(f"{number}", "", [image(), image("app", "v2")]) for number in range(2)]
+        for level in range(MAX_NESTED - 1):
+            children = [build_index("app", f"{level}{number}", [*children, image()]) for number in range(2)]
+        path = layout(tmp_path, build_index("app", "v1", children))
+        read = []
+        monkeypatch.setattr(oci_layout, "parse_manifest", lambda *a: read.append(a) or parse_manifest(*a))
+        assert images_in(path)
+        assert len(read) < 20
+
+    def test_one_image_with_a_fault_is_no_fault_of_the_others(self, tmp_path: Path) -> None:
+        good, bad = image("app", "v1"), build_image("app", "v2", [build_layer("gone", 1000, seed=4)])
+        path = layout(tmp_path, good, bad)
+        (path / "blobs/sha256" / bad.layers[0].digest.hex).unlink()
+        with open_files(path) as files:
+            first, second = read_images(files)
+        assert (first.fault, second.label) == ("", "app:v2")
+        assert "lacks the blob" in second.fault
+
+    def test_what_is_attached_to_an_image_is_known_as_such(self, tmp_path: Path) -> None:
+        wanted = image()
+        path = layout(tmp_path, wanted, build_artifact("app", wanted, "application/x.signature", b"signed"))
+        assert [each.attached for each in images_in(path)] == [False, True]
 
     def test_names_of_containerd_and_names_that_are_only_a_tag(self, tmp_path: Path) -> None:
         path = layout(tmp_path, image("app", "v1"), image("app", "v2"))
@@ -122,7 +170,7 @@ class TestOciLayouts:
         (found,) = images_in(layout(tmp_path, image("app", "v1"), image("app", "v2")))
         assert [str(name) for name in found.names] == ["docker.io/library/app:v1", "docker.io/library/app:v2"]
 
-    @pytest.mark.parametrize("what", ["gone", "short", "manifest", "link", "version", "json"])
+    @pytest.mark.parametrize("what", ["gone", "short", "manifest", "link", "version", "json", "field"])
     def test_what_is_wrong_is_named(self, tmp_path: Path, what: str) -> None:
         wanted = image()
         path = layout(tmp_path, wanted)
@@ -139,6 +187,8 @@ class TestOciLayouts:
             blob.symlink_to("/etc/hostname")
         elif what == "version":
             (path / "oci-layout").write_text('{"imageLayoutVersion": "2.0.0"}')
+        elif what == "field":
+            (path / "index.json").write_text('{"schemaVersion": 2, "manifests": [{"digest": "x"}]}')
         else:
             (path / "index.json").write_text("{")
         words = {
@@ -147,7 +197,8 @@ class TestOciLayouts:
             "manifest": "does not have the digest of its name",
             "link": "no regular file",
             "version": "version 2.0.0",
-            "json": "not JSON",
+            "json": r"index\.json in .*layout.* not JSON",
+            "field": r"index\.json in .*layout.* size",
         }
         with pytest.raises(InvalidInputError, match=words[what]):
             images_in(path)
@@ -255,6 +306,7 @@ class TestDockerArchives:
             (b'[{"Config": 1, "Layers": []}]', "without proper Config"),
             (b'[{"Config": "x", "Layers": [1]}]', "without proper Config"),
             (b'[{"Config": "x", "Layers": []}]', "has no x"),
+            (b'{"schemaVersion": 2, "layers": []}', "as skopeo writes it to dir:"),
             (b'[{"Config": "../../etc/passwd", "Layers": []}]', "has no"),
             (b"[" * 100_000, "not JSON"),
         ],
@@ -262,6 +314,28 @@ class TestDockerArchives:
     def test_a_manifest_list_that_is_not_one(self, tmp_path: Path, manifest: bytes, words: str) -> None:
         with pytest.raises(InvalidInputError, match=words):
             images_in(tar_of(tmp_path, docker_content() | {"manifest.json": manifest}))
+
+    @pytest.mark.parametrize("where", ["absolute", "upwards", "behind a link"])
+    def test_a_directory_does_not_choose_what_root_reads(self, tmp_path: Path, where: str) -> None:
+        secret = tmp_path / "secrets/key.gz"
+        secret.parent.mkdir()
+        secret.write_bytes(gzip.compress(b"key"))
+        path = tmp_path / "archive"
+        path.mkdir()
+        (path / "a").symlink_to(secret.parent)
+        name = {"absolute": str(secret), "upwards": "../secrets/key.gz", "behind a link": "a/key.gz"}[where]
+        config = {"rootfs": {"type": "layers", "diff_ids": [str(Digest.of(b"key"))]}}
+        (path / "config").write_text(json.dumps(config))
+        (path / "manifest.json").write_text(json.dumps([{"Config": "config", "Layers": [name]}]))
+        with pytest.raises(InvalidInputError, match=r"outside of the archive|leads out of it"):
+            images_in(path)
+
+    def test_a_layout_whose_blobs_are_elsewhere_is_not_read(self, tmp_path: Path) -> None:
+        path = layout(tmp_path)
+        (path / "blobs").rename(tmp_path / "elsewhere")
+        (path / "blobs").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(InvalidInputError, match="leads out of it"):
+            images_in(path)
 
     def test_layers_that_do_not_fit_the_config(self, tmp_path: Path) -> None:
         content = docker_content()
@@ -346,3 +420,6 @@ class TestHostileTars:
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match="neither a directory nor a file"):
             images_in(Path("/dev/null"))
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(InvalidInputError, match="neither a directory nor a file"):
+            images_in(tmp_path / "pipe")
