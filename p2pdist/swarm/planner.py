@@ -266,6 +266,9 @@ class Planner:
         for piece in pieces:
             if not 0 <= piece < self.geometry.count or piece in self.held or self._members.has(member, piece):
                 continue
+            owes = 0 < member.owes_since < now - self.settings.starved
+            if owes and self._members.refused(member, piece):
+                continue  # it said so before, and has delivered nothing since
             if piece in self._division.flights:
                 if self._division.wins(piece, member, race, now):
                     self._out.append(ev.Tell(claim=(piece,)))

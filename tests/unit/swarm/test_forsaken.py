@@ -56,3 +56,16 @@ def test_who_gives_something_is_asked_on_and_upstream_is_not() -> None:
         assert not upstream(commands)
         on_its_way += [piece for _, piece in asked(commands) if piece not in on_its_way]
     assert len(held) == PIECES
+
+
+def test_who_claims_everything_again_and_again_and_gives_nothing_is_not_believed() -> None:
+    plan = planner(pieces=PIECES)
+    plan.handle(joined(ANN, claims=tuple(range(PIECES))), 0.0)
+    coming: list[int] = []
+    for step in range(100):
+        now = 1.0 + step / 4
+        commands = plan.handle(ev.MemberClaims(ANN, tuple(range(PIECES))), now) + plan.handle(TICK, now)
+        for piece in coming:
+            commands += plan.handle(ev.PieceHeld(piece), now)
+        coming = upstream(commands)
+    assert plan.complete
