@@ -204,7 +204,10 @@ class BlobStream:
             response = await self._http.open(ask)
             if answers.answers_range(response.status, response.headers, self._position):
                 return response
-            response.close()
+            if response.status == 206:
+                self._http.reader(response, self._ask.what).close()  # what has come of it counts
+            else:
+                response.close()
             self._without_ranges = True
         return await self._http.open(self._ask)
 
