@@ -85,6 +85,7 @@ async def run_parts(config: Config) -> AsyncIterator[Running]:
                 on_response=metrics.upstream_response,
                 on_received=lambda _, size: metrics.received("upstream", size),
                 on_request=tracing.http_request if tracing else None,
+                known_size=store.known_size,
             ) as upstream,
             _task_group() as links,
             join_cluster(config, key, peer, store, metrics, clock, links) as cluster,

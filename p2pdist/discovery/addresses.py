@@ -53,6 +53,18 @@ def observed(address: tuple[object, ...]) -> Endpoint | None:
     return Endpoint(host, port) if isinstance(port, int) and port > 0 else None
 
 
+@functools.lru_cache(maxsize=4096)
+def reached_at(said: Endpoint | None, source: Endpoint) -> Endpoint:
+    """Where a node is that names ``said`` in a datagram from ``source``: there, unless nobody but itself (loopback) or its
+    own link (link-local) could reach it there, as with an address that was advertised by mistake."""
+    if said is None:
+        return source
+    named, seen = ipaddress.ip_address(said.host), ipaddress.ip_address(source.host)
+    if (named.is_loopback and not seen.is_loopback) or (named.is_link_local and not seen.is_link_local):
+        return source
+    return said
+
+
 class Family:
     """What the listening socket can reach: IPv4, IPv6, or (bound to ``::``) both."""
 

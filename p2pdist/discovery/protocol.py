@@ -23,7 +23,7 @@ from kademlia.protocol import KademliaProtocol
 from rpcudp.protocol import RPCProtocol
 
 from p2pdist.clock import Clock
-from p2pdist.discovery.addresses import Family, observed
+from p2pdist.discovery.addresses import Family, observed, reached_at
 from p2pdist.discovery.limits import Seldom
 from p2pdist.discovery.records import RecordStore
 from p2pdist.discovery.routing import ContactTable, Neighbour, RoundTrip
@@ -126,8 +126,8 @@ class DhtProtocol(KademliaProtocol):  # type: ignore[misc]  # kademlia has no ty
         if message.to is not None and message.to != self.me:
             self.counts["misdirected"] += 1
             return
-        said = message.endpoint
-        endpoint = said if said is not None and self.family.reaches(said) else source
+        said = reached_at(message.endpoint, source)
+        endpoint = said if self.family.reaches(said) else source
         neighbour, news = self.router.heard(message.sender, endpoint, session, now)
         if message.method is None:
             self._answered(message, neighbour)

@@ -10,7 +10,8 @@ Bodies, by method (request -> answer):
     WITHDRAW  (keys,)                             -> ()
     LEAVE     ()                                  -> ()
 
-Rules: a record's peer is the sender of the datagram, its endpoint the one the datagram names or comes from. Each sender
+Rules: a record's peer is the sender of the datagram, its endpoint the one the datagram names or comes from (what it
+names only where others may reach it there). Each sender
 may ask, and may write, only so often; beyond that there is no answer. An answer always fits in one datagram.
 The contact in the answer to ANNOUNCE is the nearest to the key that this node knows, if nearer than itself: who
 announced without a search, and does not know it, has to search. Both last fields of ANNOUNCE may be missing.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from kademlia.node import Node
 
 from p2pdist.clock import Clock
+from p2pdist.discovery.addresses import reached_at
 from p2pdist.discovery.limits import PerSender
 from p2pdist.discovery.records import RecordStore
 from p2pdist.discovery.routing import ContactTable
@@ -109,7 +111,7 @@ class Service:
             return None
         provider = Provider(
             message.sender,
-            (message.endpoint or source,),
+            (reached_at(message.endpoint, source),),
             codec.as_text(fields[3], MAX_ZONE),
             codec.as_bool(fields[2]),
         )

@@ -223,6 +223,7 @@ class DiskStore:
     async def _admit(self, digest: Digest, size: int) -> DiskIngest:
         await self._leaving.wait(digest)
         left = self._accounts.partial(digest)
+        await self._hops.run(self._layout.require_room, digest, size, self._unwritten())
         victims = self._accounts.reserve(digest, size)
         try:
             await self._remove(victims)
@@ -233,6 +234,10 @@ class DiskStore:
         ingest = DiskIngest(part, self, self._hops, self._clock)
         self._ingests[digest] = ingest
         return ingest
+
+    def _unwritten(self) -> int:
+        """Bytes that open ingests still have to write."""
+        return sum(ingest.size - ingest.written for ingest in self._ingests.values())
 
     def will_be_shared(self, digest: Digest, *, shared: bool) -> bool:
         entry = self._accounts.get(digest)

@@ -69,6 +69,11 @@ class DiskIngest:
         return self._part.held.front
 
     @property
+    def written(self) -> int:
+        """How many bytes of it are on disk."""
+        return self._part.held.total
+
+    @property
     def resumed(self) -> int:
         return self._resumed
 

@@ -28,6 +28,7 @@ from p2pdist.oci.digest import Digest
 from p2pdist.retention.policy import Candidate
 
 LAYOUT_VERSION = 1
+SPARE = 64 * 1024
 DIRECTORY_MODE = 0o750
 RECORD_MODE = 0o640
 SHARED_MODE = 0o644
@@ -99,9 +100,7 @@ class Layout:
         if fresh:
             marker = {"product": "p2pdist", "layout_version": LAYOUT_VERSION}
             self._replace(self.data / _MARKER, json.dumps(marker).encode(), self.data)
-        self.ingest.mkdir(exist_ok=True)
-        for algorithm in _ALGORITHMS:
-            (self.store / "blobs" / algorithm).mkdir(parents=True, exist_ok=True)
+        self.make_directories()
         if os.stat(self.store).st_dev != os.stat(self.ingest).st_dev:
             raise StoreError(
                 f"{self.store} and {self.ingest} are on different file systems; mount all of {self.data} instead"
@@ -125,6 +124,34 @@ class Layout:
 
     def held(self, digest: Digest) -> Path:
         return self.ingest / f"{digest.algorithm}-{digest.hex}.held"
+
+    def require_room(self, digest: Digest, size: int, promised: int) -> None:
+        """Raises StoreFullError where the disk has no room for a blob of ``size`` bytes (what a part of it takes already
+        counts), ``promised`` bytes of others, and SPARE for what else is written: so a blob that cannot fit is passed
+        through whole, and not cut where the disk is full.
+
+        Directories that someone removed while the store is open are made anew; StoreError when all of it was removed.
+        """
+        try:
+            if not (self.data / _MARKER).exists():
+                raise StoreError(f"{self.data} was removed while it was in use; restart the agent")
+            self.make_directories()
+            disk = os.statvfs(self.ingest)
+            need = max(0, size - _allocated(self.part(digest))) + promised
+        except OSError as error:
+            raise translate(error, "preparing", self.ingest) from error
+        free = disk.f_bavail * disk.f_frsize
+        if need + SPARE > free:
+            raise StoreFullError(
+                f"the disk has {free} bytes free where {need} are to be written to {self.ingest}; free space there or lower "
+                "store.max_size"
+            )
+
+    def make_directories(self) -> None:
+        """Those for blobs and parts. Raises OSError."""
+        self.ingest.mkdir(exist_ok=True)
+        for algorithm in _ALGORITHMS:
+            (self.store / "blobs" / algorithm).mkdir(parents=True, exist_ok=True)
 
     def publish(self, digest: Digest) -> None:
         """Make a synced, checked part a blob; on failure it is a part again. Raises OSError."""
@@ -183,6 +210,14 @@ class Layout:
             elif path.suffix == ".part":
                 found.append((digest, path.stat().st_mtime))
         return sorted(found, key=lambda item: item[1])
+
+
+def _allocated(path: Path) -> int:
+    """Bytes that a file takes on the disk; 0 when there is none."""
+    try:
+        return os.stat(path).st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def _open_record(path: str, flags: int) -> int:

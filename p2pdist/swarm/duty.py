@@ -1,6 +1,7 @@
 """Which piece this host is to claim next. Reads the planner's state; the order of duty itself is in division.py.
 
-Rules: a piece with a usable source is not claimed, unless the host is starved; at most ``open_claims`` are open among
+Rules: a piece with a usable source is not claimed, unless the host is starved, or all who have the piece have owed for so
+long that they may never give anything (busy for ever, frozen, cut off); at most ``open_claims`` are open among
 all members; in the endgame a piece whose only source is far slower than usual may be claimed once more.
 """
 
@@ -79,7 +80,8 @@ class Duty:
             return None
         looked = 0
         for piece in self._choice.missing():
-            if piece in members.holders and (not starved or members.usable(piece, now)):
+            held = piece in members.holders and not members.forsaken(piece, now - self._settings.starved)
+            if held and (not starved or members.usable(piece, now)):
                 continue
             if self._settings.eager and not self._ring.fetches(piece) and not division.forsaken(piece, now):
                 continue

@@ -19,7 +19,7 @@ class Member:
     """A neighbour. ``load`` counts its requests in flight; it gets none until ``quiet_until``.
     ``founder``: it held everything when it was met. ``outside``: it is not of this host's
     arc of the ring (ring.py), and is getting ``soon`` for its own. ``lags_until``: pieces go past it. ``wrong``: how often
-    they came false."""
+    they came false. ``owes_since``: it has been asked all the time since then, and nothing came; 0: it owes nothing."""
 
     peer: PeerId
     near: bool
@@ -37,6 +37,7 @@ class Member:
     wrong: int = 0
     outside: bool = False
     soon: set[int] = field(default_factory=set)
+    owes_since: float = 0.0
 
     @property
     def place(self) -> tuple[str, int]:
@@ -63,6 +64,7 @@ class Members:
         self.holders: dict[int, set[Member]] = {}
         self.claims: dict[int, Claim] = {}
         self.origin: dict[int, Member] = {}
+        self.delivered = float("-inf")  # when anything came from any of them last
         self._refused: dict[int, set[Member]] = {}
 
     def add(self, peer: PeerId, near: bool, zone: str, now: float) -> Member:
@@ -220,6 +222,12 @@ class Members:
         soon = now + 1.0
         holders = self.holders.get(piece, ())
         return any(m.quiet_until <= soon for m in holders) or any(m.quiet_until <= soon for m in self.seeds)
+
+    def forsaken(self, piece: int, since: float) -> bool:
+        """Whether everybody who could give the piece has been asked since before ``since``, for this or others, and gave
+        nothing, nor did anyone else: a host whose own link is full gets little from each, but something."""
+        sources = self.holders.get(piece, set()) | self.seeds
+        return self.delivered < since and all(0 < member.owes_since < since for member in sources)
 
     def _drop(self, piece: int, member: Member) -> None:
         holders = self.holders.get(piece)

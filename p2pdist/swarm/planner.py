@@ -266,6 +266,9 @@ class Planner:
         for piece in pieces:
             if not 0 <= piece < self.geometry.count or piece in self.held or self._members.has(member, piece):
                 continue
+            owes = 0 < member.owes_since < now - self.settings.starved
+            if owes and self._members.refused(member, piece):
+                continue  # it said so before, and has delivered nothing since
             if piece in self._division.flights:
                 if self._division.wins(piece, member, race, now):
                     self._out.append(ev.Tell(claim=(piece,)))
@@ -352,6 +355,7 @@ class Planner:
             self._laggards.progressed(event.piece, member, event.size)
             member.progressed = now
             member.strikes = 0
+            member.owes_since = self._members.delivered = now
 
     def _piece_held(self, event: ev.PieceHeld, now: float) -> None:
         piece = event.piece
@@ -373,6 +377,8 @@ class Planner:
 
     def _drop(self, piece: int, member: Member) -> None:
         self._flights.land(piece, member)
+        if not member.load:
+            member.owes_since = 0.0
         self._out.append(ev.Drop(piece, member.peer))
 
     def _cut(self, piece: int, now: float) -> None:
@@ -457,6 +463,7 @@ class Planner:
 
     def _ask(self, member: Member, piece: int, now: float) -> None:
         self._flights.take_off(piece, member, now)
+        member.owes_since = member.owes_since or now
         self._out.append(ev.AskPeer(member.peer, piece))
 
     # -- claims: what this host fetches for all --
@@ -468,11 +475,19 @@ class Planner:
         while self._division.may_claim(len(claims), self._members.table.values(), now):
             if self._ring.bits and self._claim_for_arc(now):
                 continue
-            if self._members.seeds and not self._starved(now):
+            if self._seeds_give(now) and not self._starved(now):
                 if self._choice.direct or not self._claim_from_seed(now):
                     return
             elif not self._claim_from_upstream(now):
                 return
+
+    def _seeds_give(self, now: float) -> bool:
+        """Whether there are complete members, and some that have not owed for so long that they may never give anything."""
+        since = now - self.settings.starved
+        seeds = self._members.seeds
+        return bool(seeds) and (
+            self._members.delivered >= since or any(not 0 < seed.owes_since < since for seed in seeds)
+        )
 
     def _starved(self, now: float) -> bool:
         """Whether nothing comes although there are sources, so that more sources are in order."""
@@ -544,7 +559,9 @@ class Planner:
         if overloaded:
             self._flights.narrow()
         for piece, member in stalled:
+            owes_since = member.owes_since
             self._drop(piece, member)
+            member.owes_since = owes_since
             own_fault = (
                 overloaded and piece not in self._division.givers and piece not in self._members.claims
             )

@@ -13,6 +13,7 @@ from p2pdist.errors import (
     NotFoundError,
     P2PDistError,
     SourceError,
+    StoreError,
     StoreFullError,
     UnreachableError,
 )
@@ -84,7 +85,7 @@ class BlobService:
             try:
                 fetch = await self.fetch(repository, digest)
                 delivery = await self._join(fetch) if fetch is not None else None
-            except StoreFullError as error:
+            except (StoreFullError, StoreError) as error:
                 return await self._pass_through(repository, digest, error)
             except (NotFoundError, DeniedError):
                 if fetch is None or fetch.repository == repository:
@@ -108,7 +109,7 @@ class BlobService:
         return delivery
 
     async def _pass_through(
-        self, repository: Repository, digest: Digest, error: StoreFullError
+        self, repository: Repository, digest: Digest, error: P2PDistError
     ) -> PassThroughDelivery:
         logger.warning("blob %s is passed through and not kept: %s", digest, error)
         stat = await self.stat(repository, digest)

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from p2pdist.errors import InvalidInputError, NotFoundError, P2PDistError, StoreFullError
+from p2pdist.errors import InvalidInputError, NotFoundError, P2PDistError, StoreError, StoreFullError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import MAX_MANIFEST, parse_manifest
 from p2pdist.oci.media_types import OCTET_STREAM
@@ -156,7 +156,7 @@ class ManifestFetcher:
         await self._learn(repository, answer)
         try:
             await context.store.put(answer.digest, answer.body, answer.media_type, shared=shared)
-        except StoreFullError as error:
+        except (StoreFullError, StoreError) as error:
             logger.warning("manifest %s is served but not kept: %s", answer.digest, error)
             if shared:
                 await context.discovery.withdraw(answer.digest)
@@ -176,7 +176,10 @@ class ManifestFetcher:
             return
         named = [*manifest.blobs(), *manifest.children()]
         sizes = {each.digest: each.size for each in named}
-        await self._context.store.link(repository, [answer.digest, *sizes], sizes=sizes)
+        try:
+            await self._context.store.link(repository, [answer.digest, *sizes], sizes=sizes)
+        except (StoreFullError, StoreError) as error:
+            logger.warning("what manifest %s names is not remembered: %s", answer.digest, error)
 
 
 def _media_type_of(body: bytes, said: str) -> str:

@@ -16,7 +16,15 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from p2pdist.errors import DeniedError, DigestMismatchError, NotFoundError, P2PDistError, SourceError
+from p2pdist.errors import (
+    DeniedError,
+    DigestMismatchError,
+    NotFoundError,
+    P2PDistError,
+    SourceError,
+    StoreError,
+    StoreFullError,
+)
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.media_types import acceptable
 from p2pdist.oci.reference import Repository
@@ -240,7 +248,10 @@ class ManifestService:
     async def _record(self, repository: Repository, tag: str, served: ServedManifest, age: float) -> None:
         at = self._context.clock.wall() - age
         entry = TagEntry(repository, tag, served.digest, served.media_type, served.size, at, at)
-        await self._context.store.record_tag(entry)
+        try:
+            await self._context.store.record_tag(entry)
+        except (StoreFullError, StoreError) as error:  # the disk's fault is no reason to fail a pull
+            logger.warning("that %s:%s is %s is not remembered: %s", repository, tag, served.digest, error)
 
     async def _tell(self, repository: Repository, tag: str, served: ServedManifest, wish: Digest) -> None:
         """Share a resolution; first that the manifest is here, so that who hears of the one finds the other."""

@@ -358,6 +358,8 @@ class _Session:
     def lost(self, peer: PeerId) -> None:
         """As Session.lost."""
         if peer in self._neighbours:
+            # Others may go on naming it, who is perhaps none of the cluster: it is not dialled again at each word of them.
+            self._context.health.unreachable(peer, self._context.clock.now())
             self._gone(peer)
 
     # -- the planner, and what it asks for --

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -33,6 +34,8 @@ _LENGTH = re.compile(r"[0-9]{1,19}\Z")
 _LINK = re.compile(r'<([^<>"\s]{1,4096})>([^<>]{0,256})')
 _NEXT = re.compile(r';\s*rel\s*=\s*(?:"next"|next)(?=\s*(?:[;,]|\Z))', re.IGNORECASE)
 _MAX_QUERY = 2048
+_GZIP = b"\x1f\x8b"
+_GZIP_WINDOW = 31  # zlib's way to say: the largest window, and gzip's header
 
 PAGE_KEYS = frozenset(
     {"n", "last", "next", "next_page", "nextPageToken", "continuationToken", "artifactType"}
@@ -79,10 +82,23 @@ def read_body_headers(status: int, headers: Headers, asked: int, what: str) -> B
     return Body(sent.start, sent.stop, size)
 
 
+def answers_range(status: int, headers: Headers, asked: int) -> bool:
+    """Whether an answer to a request from byte ``asked`` on is one that can be used: 200, the range, or 416 with a size."""
+    if status == 200:
+        return True
+    try:
+        sent, size = parse_content_range(headers.get("Content-Range", ""))
+    except InvalidInputError:
+        return False
+    return (status == 206 and sent is not None and sent.start == asked) or (
+        status == 416 and size is not None
+    )
+
+
 def whole_size(status: int, headers: Headers, what: str) -> int:
     """The blob's size that an answer to any range request tells (200, 206 or 416). Raises ProtocolError if none."""
     if status == 200:
-        size = content_length(headers)
+        size = None if is_encoded(headers) else content_length(headers)
     else:
         try:
             _, size = parse_content_range(headers.get("Content-Range", ""))
@@ -191,11 +207,34 @@ def error_detail(body: bytes) -> str:
     return "".join(char if char.isprintable() else " " for char in text)[:_MAX_ERROR_TEXT].strip(": ")
 
 
-def refuse_encoding(headers: Headers, what: str) -> None:
-    """Raises ProtocolError for a compressed body, since identity was asked for and the bytes have a digest."""
-    encoding = headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in {"", "identity"}:
+def is_encoded(headers: Headers) -> bool:
+    """Whether the answer says that its body was compressed for the way, so that its length is not the content's."""
+    return headers.get("Content-Encoding", "").strip().lower() not in {"", "identity"}
+
+
+def decoded(headers: Headers, body: bytes, limit: int, what: str) -> bytes:
+    """The content of a small body that came compressed, though identity was asked for, at most ``limit`` bytes.
+
+    Some servers and proxies compress JSON whoever asks, and the runtimes undo it; others say gzip of what is not. Raises
+    ProtocolError for another encoding than gzip, and for what does not decode.
+    """
+    if not is_encoded(headers):
+        return body
+    encoding = headers["Content-Encoding"].strip().lower()
+    if encoding not in {"gzip", "x-gzip"}:
         raise ProtocolError(f"{what} came compressed ({encoding[:40]!r}), which was not asked for")
+    if not body.startswith(_GZIP):
+        return body
+    inflate = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        content = inflate.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise ProtocolError(f"{what} came compressed, and does not decompress: {error}") from error
+    if len(content) > limit:
+        raise ProtocolError(f"{what} has more than {limit} bytes")
+    if not inflate.eof:
+        raise ProtocolError(f"{what} came compressed, and ended early")
+    return content
 
 
 def check_manifest_size(size: int | None, what: str) -> None:

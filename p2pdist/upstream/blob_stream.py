@@ -5,30 +5,51 @@ Rules:
 - Each answer must tell of the same blob: the same total size, and the same strong ETag where two answers have one.
 - Resuming is bounded: so often in a row without ``resume_progress`` more bytes. A stall is not resumed, but raised:
   the consumer has waited long already, and may know a better source.
-- A registry that ignores Range is read from the start, and what is not wanted is thrown away (but counted).
+- A registry that ignores Range is read from the start, and what is not wanted is thrown away (but counted). One that
+  refuses Range, or answers with another range or several, is asked again without, and is then as one that ignores it.
+- A size that the registry does not tell is the one that the manifest told, and is believed until the digest is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import aiohttp
 
 from p2pdist.errors import InvalidInputError, ProtocolError, SourceError, UnreachableError
+from p2pdist.oci.digest import Digest
 from p2pdist.upstream import answers
 from p2pdist.upstream.body_reader import BodyReader
 from p2pdist.upstream.registry_http import Ask, RegistryHttp
 
 _OPENED = frozenset({200, 206, 416})
+# What a server or a proxy that does not like Range may answer; asked without it, a real refusal is repeated.
+_DISLIKES_RANGE = frozenset({400, 403, 405, 406, 501})
+_DISLIKES_HEAD = frozenset({400, 403, 404, 405, 501})
+
+KnownSize = Callable[[Digest], Awaitable[int | None]]
+"""What a manifest said of a blob's size; None where none was seen."""
 
 
 class BlobStream:
-    """A ContentStream; ``open`` first, ``close`` at the end. ``ask`` is the question without a range."""
+    """A ContentStream; ``open`` first, ``close`` at the end. ``ask`` is the question without a range.
 
-    def __init__(self, http: RegistryHttp, ask: Ask, offset: int, length: int | None) -> None:
+    ``known_size`` is asked where the registry does not tell how large the blob is.
+    """
+
+    def __init__(
+        self,
+        http: RegistryHttp,
+        ask: Ask,
+        offset: int,
+        length: int | None,
+        known_size: Callable[[], Awaitable[int | None]],
+    ) -> None:
         self._http = http
         self._ask = ask
+        self._known_size = known_size
+        self._without_ranges = False
         self._start = self._position = offset
         self._length = length
         self._stop = 0
@@ -73,13 +94,25 @@ class BlobStream:
             body = answers.read_body_headers(
                 response.status, response.headers, self._position, self._ask.what
             )
-            self._settle((await head_blob(self._http, self._ask))[0] if body.size is None else body.size)
+            if answers.is_encoded(response.headers):
+                await self._refuse_compressed(body)
+            self._settle(await self._untold_size() if body.size is None else body.size)
         except BaseException:
             response.close()
             raise
         self._media_type = answers.content_type(response.headers)
         self._etag = answers.strong_etag(response.headers)
         self._attach(response, body)
+
+    async def _refuse_compressed(self, body: answers.Body) -> None:
+        """Some name an encoding that the stored bytes have, digest and all; others compressed them on the way."""
+        known = await self._known_size()
+        if known is not None and body.size not in (None, known):
+            raise ProtocolError(f"{self._ask.what} came compressed, which was not asked for")
+
+    async def _untold_size(self) -> int:
+        known = await self._known_size()
+        return (await head_blob(self._http, self._ask))[0] if known is None else known
 
     def _settle(self, size: int) -> None:
         stop = size if self._length is None else self._start + self._length
@@ -165,17 +198,26 @@ class BlobStream:
 
     async def _request(self) -> aiohttp.ClientResponse:
         last = "" if self._length is None else str(self._start + self._length - 1)
-        headers = dict(self._ask.headers)
-        if self._position or last:
-            headers["Range"] = f"bytes={self._position}-{last}"
-        return await self._http.open(replace(self._ask, headers=headers, expected=_OPENED))
+        if (self._position or last) and not self._without_ranges:
+            headers = {**self._ask.headers, "Range": f"bytes={self._position}-{last}"}
+            ask = replace(self._ask, headers=headers, expected=_OPENED | _DISLIKES_RANGE)
+            response = await self._http.open(ask)
+            if answers.answers_range(response.status, response.headers, self._position):
+                return response
+            if response.status == 206:
+                self._http.reader(response, self._ask.what).close()  # what has come of it counts
+            else:
+                response.close()
+            self._without_ranges = True
+        return await self._http.open(self._ask)
 
 
 async def head_blob(http: RegistryHttp, ask: Ask) -> tuple[int, str]:
     """A blob's size and media type by HEAD, or where that is not served or names no size, by asking for a byte."""
-    head = await http.open(replace(ask, method="HEAD", expected=frozenset({200, 405, 501})))
+    head = await http.open(replace(ask, method="HEAD", expected=frozenset({200}) | _DISLIKES_HEAD))
     head.release()
-    size = answers.content_length(head.headers) if head.status == 200 else None
+    tells = head.status == 200 and not answers.is_encoded(head.headers)
+    size = answers.content_length(head.headers) if tells else None
     if size is not None:
         return size, answers.content_type(head.headers)
     first = await http.open(replace(ask, headers={**ask.headers, "Range": "bytes=0-0"}, expected=_OPENED))

@@ -2,7 +2,8 @@
 
 Rules: https never leads to http, unless the operator configured the registry itself with http; only http(s), no
 credentials in the URL; Authorization stays on the registry's own origin, and once lost is not regained; the
-Location's own percent-encoding is kept, since signatures cover it.
+Location's own percent-encoding is kept, since signatures cover it. A token server's redirect is followed where
+credentials may go with it: to the same origin, or from http to https on the same host.
 """
 
 from __future__ import annotations
@@ -32,3 +33,10 @@ def redirect_target(current: URL, location: str, *, plain_http: bool, what: str)
             f"{what} was redirected to {target.authority} without TLS, which is refused for a registry with https"
         )
     return target.with_fragment(None)
+
+
+def token_redirect(current: URL, location: str, *, what: str) -> URL | None:
+    """Where a token server's redirect leads, None where it is not followed; raises ProtocolError as ``redirect_target``."""
+    target = redirect_target(current, location, plain_http=True, what=what)
+    upgraded = (current.scheme, target.scheme) == ("http", "https") and current.host == target.host
+    return target if upgraded or current.origin() == target.origin() else None

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlencode
@@ -24,7 +25,7 @@ from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import MAX_MANIFEST
 from p2pdist.oci.reference import Repository
 from p2pdist.upstream import answers
-from p2pdist.upstream.blob_stream import BlobStream, head_blob
+from p2pdist.upstream.blob_stream import BlobStream, KnownSize, head_blob
 from p2pdist.upstream.credentials import CredentialSource, HostCredentials
 from p2pdist.upstream.port import UpstreamManifest, UpstreamPage, UpstreamStream
 from p2pdist.upstream.proxies import Proxies
@@ -41,7 +42,8 @@ class RegistryClient:
 
     ``on_response(registry, kind, status)`` is called for each answer (kind: manifest, blob, tags, referrers, ping, token;
     status 0: no answer), ``on_received(registry, count)`` for the body bytes of blobs and manifests as they arrive,
-    ``on_request`` as ``Observer.request``.
+    ``on_request`` as ``Observer.request``. ``known_size(digest)`` is asked for what a manifest said of a blob's size, where
+    the registry does not tell it.
     Raises ConfigError for a ca_file or url that cannot be used.
     """
 
@@ -55,6 +57,7 @@ class RegistryClient:
         on_request: Callable[[str, str, str, str], Callable[[int], None]] | None = None,
         environ: Mapping[str, str] | None = None,
         credentials: CredentialSource | None = None,
+        known_size: KnownSize | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         clock = clock or SystemClock()
@@ -66,6 +69,7 @@ class RegistryClient:
         if on_request is not None:
             observer = replace(observer, request=on_request)
         self._settings = settings
+        self._known_size = known_size or _unknown
         self._environment = Environment(
             settings,
             clock,
@@ -158,7 +162,7 @@ class RegistryClient:
         response.release()
         if response.status != 200:
             return None
-        size = answers.content_length(response.headers)
+        size = None if answers.is_encoded(response.headers) else answers.content_length(response.headers)
         answers.check_manifest_size(size, ask.what)
         digest = target if isinstance(target, Digest) else answers.digest_header(response.headers)
         media_type = answers.specific_type(response.headers)
@@ -168,7 +172,7 @@ class RegistryClient:
 
     async def _get_manifest(self, http: RegistryHttp, ask: Ask, target: str | Digest) -> UpstreamManifest:
         headers, body = await http.fetch(ask, MAX_MANIFEST, counted=True)
-        answers.refuse_encoding(headers, ask.what)
+        body = answers.decoded(headers, body, MAX_MANIFEST, ask.what)
         digest = answers.manifest_digest(body, target, headers, ask.what)
         return UpstreamManifest(digest, answers.manifest_type(body, headers, ask.what), len(body), body)
 
@@ -180,7 +184,8 @@ class RegistryClient:
             raise InvalidInputError(f"offset {offset} and length {length} of a range cannot be negative")
         http = self._http(repository.registry)
         async with http.blob_slot():
-            stream = BlobStream(http, _blob_ask(repository, digest), offset, length)
+            known_size = partial(self._known_size, digest)
+            stream = BlobStream(http, _blob_ask(repository, digest), offset, length, known_size)
             await stream.open()
             try:
                 yield stream
@@ -195,7 +200,7 @@ class RegistryClient:
         ask = Ask(kind, f"{path}?{known}" if known else path, what, _scope(repository))
         async with http.small_slot():
             received, body = await http.fetch(ask, MAX_PAGE)
-        answers.refuse_encoding(received, what)
+        body = answers.decoded(received, body, MAX_PAGE, what)
         headers = {"Content-Type": answers.content_type(received) or media_types.JSON}
         link = answers.next_link(received, path)
         if link is not None:
@@ -203,6 +208,10 @@ class RegistryClient:
         if "OCI-Filters-Applied" in received:
             headers["OCI-Filters-Applied"] = received["OCI-Filters-Applied"][:256]
         return UpstreamPage(body, headers)
+
+
+async def _unknown(_digest: Digest) -> int | None:
+    return None
 
 
 def _scope(repository: Repository) -> str:

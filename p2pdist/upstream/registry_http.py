@@ -28,7 +28,7 @@ from p2pdist.upstream.challenge import parse_challenges
 from p2pdist.upstream.credentials import CredentialSource
 from p2pdist.upstream.failures import FOREIGN, translate
 from p2pdist.upstream.proxies import Proxies
-from p2pdist.upstream.redirects import FOLLOWED, redirect_target
+from p2pdist.upstream.redirects import FOLLOWED, redirect_target, token_redirect
 from p2pdist.upstream.retry import LastingError, parse_retry_after
 from p2pdist.upstream.settings import RegistrySettings, UpstreamSettings
 
@@ -36,6 +36,7 @@ MAX_ERROR_BODY = 16 * 1024
 MAX_TOKEN_BODY = 256 * 1024
 _MAX_HEADER = 32 * 1024
 _KEEP_ALIVE = 30.0
+_CHALLENGING = frozenset({401, 403})
 
 T = TypeVar("T")
 Headers = Mapping[str, str]
@@ -195,7 +196,8 @@ class RegistryHttp:
     async def _authorized(self, ask: Ask) -> aiohttp.ClientResponse:
         used = await self._auth.header(ask.scope)
         response = await self._follow(ask, used)
-        if response.status != 401 or response.url.origin() != self._origin:
+        # A challenge in a 403 is one as well: some registries answer so to who comes without a token, or with an old one.
+        if response.status not in _CHALLENGING or response.url.origin() != self._origin:
             return response
         challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
         if not challenges:
@@ -259,8 +261,19 @@ class RegistryHttp:
     async def _ask_token_server(self, request: TokenRequest) -> TokenAnswer:
         headers = {"Authorization": request.authorization} if request.authorization else {}
         method = "GET" if request.form is None else "POST"
-        response = await self._send("token", method, request.url, headers, request.form)
-        body = await self._read(response, MAX_TOKEN_BODY, f"a token for registry {self.registry.name}")
+        url, what = request.url, f"a token for registry {self.registry.name}"
+        for _ in range(self._settings.max_redirects):
+            response = await self._send("token", method, url, headers, request.form)
+            if method != "GET" or response.status not in FOLLOWED:
+                break
+            target = token_redirect(url, response.headers.get("Location", ""), what=what)
+            if target is None:
+                break
+            response.release()
+            url = target
+        else:
+            raise ProtocolError(f"{what} was redirected more than {self._settings.max_redirects} times")
+        body = await self._read(response, MAX_TOKEN_BODY, what)
         return TokenAnswer(response.status, body, self._retry_after(response))
 
     # -- bodies --

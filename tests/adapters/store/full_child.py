@@ -14,25 +14,38 @@ from tests.conformance.store import add, content, held, tag_entry
 
 QUOTA = 1024 * 1024 * 1024
 STEP = 256 * 1024
-BIG = 16 * 1024 * 1024
+HUGE = 16 * 1024 * 1024
+BIG = 6 * 1024 * 1024
+BALLAST = 3 * 512 * 1024
 
 
 async def main(data: Path) -> None:
     store = await DiskStore.open_dir(data, QUOTA, SystemClock())
     kept = content("kept", 1024 * 1024)
     await add(store, kept)
+    huge = content("huge", HUGE)
+    try:
+        await store.ingest(Digest.of(huge), HUGE)
+        raise SystemExit("room for 16 MiB was found on a disk of 8")
+    except StoreFullError as error:
+        print(error)
     big = content("big", BIG)
     ingest = await store.ingest(Digest.of(big), BIG)
     try:
+        await store.ingest(Digest.of(huge), 2 * 1024 * 1024)
+        raise SystemExit("room that is given out already was given out again")
+    except StoreFullError:
+        pass
+    (data / "ballast").write_bytes(bytes(BALLAST))  # someone else fills the disk
+    try:
         for start in range(0, BIG, STEP):
             await ingest.write(start, big[start : start + STEP])
-        raise SystemExit("16 MiB went onto a disk of 8")
+        raise SystemExit("8.5 MiB went onto a disk of 8")
     except StoreFullError as error:
         print(error)
     front = ingest.front
     assert 1024 * 1024 < front < 8 * 1024 * 1024
     assert await ingest.read(0, front) == big[:front]
-    (data / "ballast").write_bytes(b"")
     for other in range(100):  # also the last free pages go, so that small writes fail as well
         try:
             await add(store, content(other, 4096))
@@ -46,6 +59,7 @@ async def main(data: Path) -> None:
     before = await held(store)
     assert Digest.of(kept) in before
     await store.close()
+    (data / "ballast").unlink()
 
     store = await DiskStore.open_dir(data, QUOTA, SystemClock())
     assert await held(store) == before

@@ -16,6 +16,7 @@ def test_a_full_disk_is_a_clean_error_and_loses_nothing(tmp_path: Path) -> None:
     command = [*unshare, "sh", "-c", script, "sh", str(tmp_path), sys.executable, full_child.__name__]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stderr
+    assert "bytes free where 16777216 are to be written" in answer.stdout
     assert "the disk is full: writing to" in answer.stdout
     assert "lower store.max_size" in answer.stdout
     assert answer.stdout.endswith("nothing lost\n")

@@ -171,13 +171,6 @@ async def test_a_length_that_contradicts_the_range(delta: int) -> None:
             await world.blob(digest, 100, 100)
 
 
-async def test_another_range_than_the_one_asked_for() -> None:
-    async with fake_registry() as (registry, digest), World(registry.url) as world:
-        registry.faults.wrong_content_range = True
-        with pytest.raises(ProtocolError, match="from byte 100"):
-            await world.blob(digest, 100, 100)
-
-
 async def test_wrong_bytes_are_for_the_consumer_to_find() -> None:
     async with fake_registry() as (registry, digest), World(registry.url) as world:
         registry.faults.flip_at, registry.faults.flip_times = 1000, 1

@@ -139,17 +139,6 @@ async def test_what_is_no_manifest() -> None:
             await world.client.manifest(world.repository, "v1")
 
 
-async def test_a_compressed_manifest_is_refused() -> None:
-    async def handler(_request: web.Request) -> web.StreamResponse:
-        return web.Response(
-            body=MANIFEST, headers={"Content-Encoding": "gzip"}, content_type=media_types.OCI_MANIFEST
-        )
-
-    async with scripted(handler) as url, World(url) as world:
-        with pytest.raises(ProtocolError, match="compressed"):
-            await world.client.manifest(world.repository, "v1")
-
-
 async def test_a_manifest_that_is_cut_is_asked_for_again() -> None:
     async with fake_registry() as (registry, _), World(registry.url) as world:
         registry.faults.body_kinds = ["manifest"]

@@ -70,6 +70,7 @@ class World:
         self.clock = clock or HastyClock()
         self.responses: list[tuple[str, int]] = []
         self.received: Counter[str] = Counter()
+        self.known: dict[Digest, int] = {}  # what manifests said
         self.name = name
         self.repository = Repository(name, NAME)
         bounds = {"connect_timeout": PATIENT, "first_byte_timeout": PATIENT, "progress_timeout": PATIENT}
@@ -80,8 +81,12 @@ class World:
             on_response=lambda _registry, kind, code: self.responses.append((kind, code)),
             on_received=lambda registry, count: self.received.update({registry: count}),
             environ=environ or {},
+            known_size=self._known_size,
             jitter=lambda: 0.5,
         )
+
+    async def _known_size(self, digest: Digest) -> int | None:
+        return self.known.get(digest)
 
     async def blob(self, digest: Digest, offset: int = 0, length: int | None = None) -> bytes:
         async with self.client.blob(self.repository, digest, offset, length) as stream:

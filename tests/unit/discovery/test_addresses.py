@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pdist.discovery.addresses import Family, HostPort, observed, parse_host_port, resolve
+from p2pdist.discovery.addresses import Family, HostPort, observed, parse_host_port, reached_at, resolve
 from p2pdist.errors import InvalidInputError
 from p2pdist.wire.records import Endpoint
 
@@ -64,3 +64,22 @@ async def test_addresses_resolve_to_themselves_and_nothing_to_nothing() -> None:
     assert await resolve(HostPort("::1", 5), Family("0.0.0.0")) == []
     assert await resolve(HostPort("no-such-host.invalid", 5), Family("::")) == []
     assert await resolve(HostPort("a" * 70 + ".example", 5), Family("::")) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "source", "taken"),
+    [
+        (None, "10.0.0.9", "10.0.0.9"),
+        ("10.0.0.7", "10.0.0.9", "10.0.0.7"),
+        ("127.0.0.1", "10.0.0.9", "10.0.0.9"),
+        ("::1", "fd00::9", "fd00::9"),
+        ("169.254.169.254", "10.0.0.9", "10.0.0.9"),
+        ("fe80::1", "fd00::9", "fd00::9"),
+        ("127.0.0.2", "127.0.0.1", "127.0.0.2"),
+        ("fe80::1", "fe80::9", "fe80::1"),
+    ],
+)
+def test_nobody_is_sent_to_an_address_that_means_itself(said: str | None, source: str, taken: str) -> None:
+    named = Endpoint(said, 1) if said is not None else None
+    found = reached_at(named, Endpoint(source, 2))
+    assert found == Endpoint(taken, 1 if taken == said else 2)

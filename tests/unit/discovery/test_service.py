@@ -49,6 +49,13 @@ def test_a_record_is_its_senders_and_lies_where_the_datagram_came_from() -> None
     assert providers[BERT].endpoints == (Endpoint("10.9.9.9", 1),)
 
 
+def test_a_record_at_an_address_that_means_whoever_reads_it_lies_where_the_datagram_came_from() -> None:
+    served = Served()
+    served.ask(ANNA, Method.ANNOUNCE, KEY, 60_000, True, "", endpoint=Endpoint("127.0.0.1", 5050))
+    (provider,) = served.records.providers(ContentKey(KEY), 10, 0.0)
+    assert provider.endpoints == (SOURCE,)
+
+
 def test_a_tag_in_anothers_name_is_refused() -> None:
     served = Served()
     record = codec.encode_tag_record(TagRecord(BERT, Digest.of(b""), "m", 1, 0.0))
