@@ -15,7 +15,7 @@ from p2pdist.errors import P2PDistError
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
 from p2pdist.swarm.settings import PlannerSettings
-from p2pdist.testing.swarm_simulator import PIECE_WAIT
+from p2pdist.testing.swarm_traffic import PIECE_WAIT
 from p2pdist.testing.tls import TestAuthority
 from p2pdist.wire.flow_frames import HEAD, MAX_REQUEST, encode_want, pack_request
 from p2pdist.wire.flow_frames import Want as WantFrame
