@@ -217,6 +217,15 @@ class StoreConformance:
         with pytest.raises(StoreError, match="no longer being written"):
             await ingest.commit()
 
+    @pytest.mark.parametrize("way", ["commit", "close", "discard"])
+    async def test_an_ended_ingest_has_no_file_to_send_from(self, make: MakeStore, way: str) -> None:
+        """Whoever asks meanwhile finds nothing, as with ``read``; it is no fault of theirs."""
+        store, data = await make(1_000_000), content("a")
+        ingest = await store.ingest(Digest.of(data), LAYER)
+        await ingest.write(0, data)
+        await getattr(ingest, way)()
+        assert ingest.duplicate() is None
+
     # -- resuming --
 
     async def test_a_closed_ingest_resumes(self, make: MakeStore) -> None:
