@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from p2pdist.api.flow import Partials
+from p2pdist.api.flow_source import Partials
 from p2pdist.api.peer import PeerServerHooks, PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import ConnectionLimits, PeerListener
 from p2pdist.api.sendfile import Pace

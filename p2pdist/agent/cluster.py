@@ -12,7 +12,7 @@ from aiohttp import web
 from p2pdist import __version__
 from p2pdist.agent.hooks import CountPeerClient, CountPeerServer
 from p2pdist.agent.identity import outgoing_address
-from p2pdist.api.flow import PartialBlob, Partials
+from p2pdist.api.flow_source import PartialBlob, Partials
 from p2pdist.api.peer import PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import PeerListener
 from p2pdist.api.server import explain_bind_failure

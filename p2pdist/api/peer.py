@@ -26,7 +26,8 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from p2pdist.api.flow import FlowDoor, PartialBlob, Partials
+from p2pdist.api.flow import FlowDoor
+from p2pdist.api.flow_source import PartialBlob, Partials
 from p2pdist.api.peer_gate import CREDENTIALS, HELLO_PATH, Gate
 from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, send_file
 from p2pdist.api.swarm_inbox import PATH as LINK_PATH
