@@ -14,6 +14,7 @@ from typing import Protocol
 
 from p2pdist.api.flow_source import BlobSource
 from p2pdist.api.sendfile import PROGRESS_TIMEOUT, writable
+from p2pdist.store.hops import outlast
 from p2pdist.wire.flow_frames import DATA, HEAD, REFUSED
 
 Count = Callable[[int], None]
@@ -77,9 +78,8 @@ class PlainOutput:
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(None, os.sendfile, self._socket.fileno(), file, offset, length)
         try:
-            return await asyncio.shield(future)
+            return await outlast(future)
         except asyncio.CancelledError:
-            await asyncio.wait([future])
             if not future.cancelled() and future.exception() is None:
                 self._count(future.result())
             raise
