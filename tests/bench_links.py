@@ -24,7 +24,8 @@ from p2pdist.api.peer import PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import PeerListener
 from p2pdist.clock import SystemClock
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.swarm_links import HttpSwarmLinks
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.store.port import Store

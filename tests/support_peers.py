@@ -17,7 +17,8 @@ from p2pdist.api.peer_listener import ConnectionLimits, PeerListener
 from p2pdist.api.sendfile import Pace
 from p2pdist.clock import Clock, SystemClock
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.http_client import HttpPeers, PeerClientHooks, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers, PeerClientHooks
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.tls import PeerTls
 from p2pdist.store.port import BlobInfo, Store
 from p2pdist.wire.http_auth import HttpAuth, Refusal

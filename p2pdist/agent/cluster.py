@@ -24,8 +24,9 @@ from p2pdist.discovery.port import Discovery, NoDiscovery
 from p2pdist.discovery.settings import DiscoverySettings
 from p2pdist.errors import ConfigError
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
 from p2pdist.peers.port import NoPeers, Peers
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.swarm_links import HttpSwarmLinks
 from p2pdist.peers.tls import PeerTls
 from p2pdist.peers.warm_client import HttpWarmPeers

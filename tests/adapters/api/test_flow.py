@@ -14,7 +14,8 @@ from p2pdist.api import flow, flow_output
 from p2pdist.api.flow_wants import MAX_BLOBS, MAX_WANTS
 from p2pdist.errors import P2PDistError
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.testing.swarm_traffic import PIECE_WAIT
 from p2pdist.testing.tls import TestAuthority

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from p2pdist.api.swarm_inbox import MAX_AT_ONCE, MAX_LINKS, FrameReader
 from p2pdist.clock import SystemClock
 from p2pdist.errors import P2PDistError, StoreError
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.swarm_links import POST_PATH
 from p2pdist.wire.http_auth import Credentials, FrameSeal
 from p2pdist.wire.swarm_messages import MAX_FRAME

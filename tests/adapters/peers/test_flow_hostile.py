@@ -19,7 +19,8 @@ from p2pdist.errors import (
 )
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.flow import MAX_HEAD
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.wire.flow_frames import DATA, HEAD
 from p2pdist.wire.http_auth import CHALLENGE_HEADER
 from p2pdist.wire.records import Provider
