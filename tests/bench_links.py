@@ -30,7 +30,7 @@ from p2pdist.peers.swarm_links import HttpSwarmLinks
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.store.port import Store
 from p2pdist.transfer.swarm_hub import SwarmHub
-from p2pdist.wire.http_auth import FrameSeal
+from p2pdist.wire.sealed_frames import FrameSeal
 from p2pdist.wire.swarm_messages import PIECE_DIGEST, SwarmMessage, Update, decode, encode
 from tests.support_peers import BlobShelf, auth_of, peer_id
 

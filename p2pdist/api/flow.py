@@ -11,28 +11,25 @@ Always true here:
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import cast
 
 from aiohttp import web
 
 from p2pdist.api.flow_output import FlowOutput, flow_output
 from p2pdist.api.flow_source import BlobSource, Partials, open_source
-from p2pdist.api.flow_wants import BUSY, GONE, MAX_WANTS, OpenWant, Wants
-from p2pdist.api.peer_gate import CREDENTIALS
+from p2pdist.api.flow_wants import GONE, MAX_WANTS, OpenWant, Wants
 from p2pdist.api.sendfile import Pace
-from p2pdist.api.switching import welcome
+from p2pdist.api.switching import Switch
 from p2pdist.clock import Clock
 from p2pdist.errors import InvalidInputError, P2PDistError
 from p2pdist.oci.digest import Digest
 from p2pdist.records import PeerId
 from p2pdist.store.port import Store
-from p2pdist.wire.flow_frames import Cancel, Requests, Want, decode_request
-from p2pdist.wire.http_auth import Credentials, FrameSeal, HttpAuth
+from p2pdist.wire.flow_frames import REQUESTS, Cancel, Want, decode_request
+from p2pdist.wire.http_auth import Credentials, HttpAuth
+from p2pdist.wire.sealed_frames import FrameReader
 
 logger = logging.getLogger(__name__)
 
@@ -57,26 +54,11 @@ class FlowDoor:
         self._clock = clock
         self._sent = sent
         self._pace = pace
-        self._flows: Counter[PeerId] = Counter()
+        self._switch = Switch(auth, "p2pdist-flow")
 
     async def open(self, request: web.Request) -> web.StreamResponse:
         """The handler of ``GET /p2p/v1/flow``: takes the connection over until it ends."""
-        credentials, transport = request[CREDENTIALS], request.transport
-        if self._flows[credentials.peer] >= MAX_FLOWS:
-            return web.Response(status=BUSY, body=b"busy\n")
-        if transport is None or transport.is_closing():
-            return web.Response(status=400, body=b"gone\n")
-        flow = _Flow(self, credentials, transport, cast(asyncio.Protocol, request.protocol))
-        transport.set_protocol(flow)
-        self._flows[credentials.peer] += 1
-        try:
-            await flow.run(welcome(self._auth, credentials, "p2pdist-flow"))
-        finally:
-            self._flows[credentials.peer] -= 1
-            if not self._flows[credentials.peer]:
-                del self._flows[credentials.peer]
-            transport.abort()
-        return web.Response(status=400, body=b"over\n")  # the connection is gone: nobody gets this
+        return await self._switch.take_over(request, MAX_FLOWS, partial(_Flow, self))
 
     async def source(self, digest: Digest, told: Callable[[], None]) -> BlobSource | None:
         """Where the blob's bytes are, if peers may have them."""
@@ -85,8 +67,8 @@ class FlowDoor:
     def now(self) -> float:
         return self._clock.now()
 
-    def seal(self, credentials: Credentials) -> FrameSeal:
-        return self._auth.frames(credentials)
+    def requests(self, credentials: Credentials) -> FrameReader:
+        return FrameReader(REQUESTS, self._auth.frames(credentials))
 
     def sent(self, peer: PeerId, size: int) -> None:
         """So many body bytes have left."""
@@ -112,8 +94,7 @@ class _Flow(asyncio.Protocol):
         self._transport = transport
         self._peer = credentials.peer
         self._before = before
-        self._requests = Requests(FrameSeal.SIZE)
-        self._seal = door.seal(credentials)
+        self._requests = door.requests(credentials)
         self._arrived: list[Want | Cancel] = []
         self._news = asyncio.Event()
         self._wants = Wants(lambda digest: door.source(digest, self._news.set))
@@ -128,9 +109,8 @@ class _Flow(asyncio.Protocol):
         if self._over:
             return
         try:
-            for mac, payload in self._requests.feed(data):
-                if not hmac.compare_digest(mac, self._seal.next(payload)):
-                    raise InvalidInputError("a flow request that its sender did not make")
+            self._requests.push(data)
+            while (payload := self._requests.next()) is not None:
                 self._arrived.append(decode_request(payload))
             if len(self._arrived) > 2 * MAX_WANTS:
                 raise InvalidInputError("too many flow requests at once")

@@ -23,7 +23,6 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-import hashlib
 import hmac
 import re
 from collections import OrderedDict
@@ -32,6 +31,7 @@ from dataclasses import dataclass
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.records import PeerId
+from p2pdist.wire.sealed_frames import FrameSeal
 
 CHALLENGE_HEADER = "P2PDist-Challenge"
 MAC_HEADER = "P2PDist-Mac"
@@ -193,22 +193,6 @@ class HttpAuth:
     def _mac(self, *fields: bytes) -> bytes:
         message = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
         return hmac.digest(self._key, message, "sha256")
-
-
-class FrameSeal:
-    """Makes the MACs of a sequence of frames, each bound to its place; both sides make them in the same order."""
-
-    SIZE = 16
-
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-        self._count = 0
-
-    def next(self, frame: bytes) -> bytes:
-        """The MAC of the next frame, SIZE bytes."""
-        self._count += 1
-        salt = self._count.to_bytes(16, "big")
-        return hashlib.blake2b(frame, digest_size=self.SIZE, key=self._key, salt=salt).digest()
 
 
 def control_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -25,7 +25,8 @@ from p2pdist.wire.codec import Method
 from p2pdist.wire.datagram import Sealer
 from p2pdist.wire.flow_frames import HEAD
 from p2pdist.wire.flow_frames import PATH as FLOW
-from p2pdist.wire.http_auth import FrameSeal, SteadyWall, Target
+from p2pdist.wire.http_auth import SteadyWall, Target
+from p2pdist.wire.sealed_frames import FrameSeal
 from tests.support_flow import UPGRADE
 from tests.support_peers import KEY, auth_of, peer_id
 from tests.support_scripted_peer import Exchange, Script, scripted_peer

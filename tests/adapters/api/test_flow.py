@@ -19,7 +19,7 @@ from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.testing.swarm_traffic import PIECE_WAIT
 from p2pdist.testing.tls import TestAuthority
-from p2pdist.wire.flow_frames import HEAD, MAX_REQUEST, encode_want, pack_request
+from p2pdist.wire.flow_frames import HEAD, MAX_REQUEST, REQUESTS, encode_want
 from p2pdist.wire.flow_frames import Want as WantFrame
 from tests.adapters.api.test_peer import authorized, wire_to
 from tests.support_flow import Arriving, Asker, asker, open_descriptors, until
@@ -335,9 +335,9 @@ async def test_what_is_malformed_or_forged_ends_the_flow(bench: PeerBench, wrong
         await stays(flow_, digest)
         payload = encode_want(WantFrame(2, digest, 0, 10, len(DATA)))
         if wrong == "mac":
-            flow_.writer.write(pack_request(bytes(16), payload))
+            flow_.writer.write(REQUESTS.pack(bytes(16), payload))
         elif wrong == "replayed":
-            whole = pack_request(flow_.seal.next(payload), payload)
+            whole = REQUESTS.pack(flow_.seal.next(payload), payload)
             flow_.writer.write(whole)
             assert await flow_.body(2, 10) == DATA[:10]
             flow_.writer.write(whole)
@@ -349,7 +349,7 @@ async def test_what_is_malformed_or_forged_ends_the_flow(bench: PeerBench, wrong
             flow_.want(2, digest, len(DATA), 10, len(DATA))
         else:
             cancels = b"".join(
-                pack_request(flow_.seal.next(b"\2" + bytes(4)), b"\2" + bytes(4))
+                REQUESTS.pack(flow_.seal.next(b"\2" + bytes(4)), b"\2" + bytes(4))
                 for _ in range(2 * MAX_WANTS + 1)
             )
             flow_.writer.write(cancels)
