@@ -191,7 +191,7 @@ class DiskStore:
             self._hot.keep(digest, fd)
 
     def _release(self, entry: Entry) -> None:
-        entry.readers -= 1
+        self._accounts.release(entry)
 
     def _info(self, digest: Digest) -> BlobInfo:
         info = self._accounts.info(digest)

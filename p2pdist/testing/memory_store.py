@@ -10,8 +10,9 @@ Knob: ``disk_full`` makes every write, and every commit, fail as a full disk doe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from p2pdist.clock import Clock
@@ -22,7 +23,7 @@ from p2pdist.oci.reference import Reference, Repository
 from p2pdist.retention.policy import reachable
 from p2pdist.retention.ranges import RangeSet
 from p2pdist.store import tags as bounds
-from p2pdist.store.accounts import Accounts, Entry
+from p2pdist.store.accounts import Accounts
 from p2pdist.store.hops import Turns
 from p2pdist.store.port import BlobInfo, BlobReader, Ingest, TagEntry, Usage
 from p2pdist.store.tags import MAX_HISTORY, TagBook, TagKey, newest_first
@@ -42,10 +43,11 @@ class MemoryPart:
 class MemoryReader:
     """See store/port.py, BlobReader."""
 
-    def __init__(self, info: BlobInfo, data: bytes, entry: Entry) -> None:
+    def __init__(self, info: BlobInfo, data: bytes, release: Callable[[], None]) -> None:
         self._info = info
         self._data = data
-        self._entry: Entry | None = entry
+        self._release = release
+        self._closed = False
 
     @property
     def info(self) -> BlobInfo:
@@ -59,14 +61,14 @@ class MemoryReader:
         return None
 
     async def read(self, offset: int, length: int) -> bytes:
-        if self._entry is None:
+        if self._closed:
             raise StoreError(f"the reader of {self._info.digest} is closed")
         return self._data[offset : offset + max(0, length)]
 
     def close(self) -> None:
-        if self._entry is not None:
-            self._entry.readers -= 1
-            self._entry = None
+        if not self._closed:
+            self._closed = True
+            self._release()
 
 
 class MemoryIngest:
@@ -193,7 +195,7 @@ class MemoryStore:
         if self._accounts.get(digest) is None:
             return None
         entry = self._accounts.hold(digest, self._clock.wall())
-        return MemoryReader(self._info(digest), self._data[digest], entry)
+        return MemoryReader(self._info(digest), self._data[digest], partial(self._accounts.release, entry))
 
     def _info(self, digest: Digest) -> BlobInfo:
         info = self._accounts.info(digest)

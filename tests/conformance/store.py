@@ -205,6 +205,21 @@ class StoreConformance:
         assert len(set(infos)) == 1
         assert (await store.usage()).committed == LAYER
 
+    async def test_a_blob_that_is_committed_again_may_go_once_its_readers_have(self, make: MakeStore) -> None:
+        store, data = await make(1_000_000), content("a")
+        info = await add(store, data)
+        early = await store.open(info.digest)
+        ingest = await store.ingest(info.digest, LAYER)
+        await ingest.write(0, data)
+        await ingest.commit()
+        late = await store.open(info.digest)
+        assert early is not None
+        assert late is not None
+        for reader in (early, late):
+            assert not await store.delete(info.digest)
+            reader.close()
+        assert await store.delete(info.digest)
+
     async def test_an_ended_ingest_refuses_writes_and_reads_nothing(self, make: MakeStore) -> None:
         store, data = await make(1_000_000), content("a")
         ingest = await store.ingest(Digest.of(data), LAYER)
