@@ -21,7 +21,8 @@ from p2pdist.peers.http_client import HttpPeers, PeerClientHooks
 from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.tls import PeerTls
 from p2pdist.store.port import BlobInfo, Store
-from p2pdist.wire.http_auth import HttpAuth, Refusal
+from p2pdist.wire.http_auth import HttpAuth
+from p2pdist.wire.http_verifier import Refusal
 from p2pdist.wire.keys import ClusterKey
 from p2pdist.wire.records import Endpoint, PeerId, Provider
 

@@ -42,7 +42,8 @@ from p2pdist.records import PeerId
 from p2pdist.store.port import BlobReader, Store
 from p2pdist.swarm.geometry import MAX_PIECE
 from p2pdist.wire.flow_frames import PATH as FLOW_PATH
-from p2pdist.wire.http_auth import HttpAuth, Refusal
+from p2pdist.wire.http_auth import HttpAuth
+from p2pdist.wire.http_verifier import Refusal
 
 BLOBS_PATH = "/p2p/v1/blobs/"
 MEDIA_TYPE_HEADER = "P2PDist-Media-Type"

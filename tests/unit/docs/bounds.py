@@ -46,8 +46,8 @@ GROUPS: dict[str, tuple[Bound, ...]] = {
     ),
     "From members": (
         Bound("TCP connections in all", "", "api.peer_listener:ConnectionLimits.max_connections"),
-        Bound("difference of a request's time from ours", "ms", "wire.http_auth:WINDOW_MS"),
-        Bound("request MACs remembered against replay", "", "wire.http_auth:REPLAY_CAPACITY"),
+        Bound("difference of a request's time from ours", "ms", "wire.http_verifier:WINDOW_MS"),
+        Bound("request MACs remembered against replay", "", "wire.http_verifier:REPLAY_CAPACITY"),
         Bound("uploads to one peer at once", "", "api.peer:PeerServerSettings.max_uploads_per_peer"),
         Bound("flows of one peer at once", "", "api.flow:MAX_FLOWS"),
         Bound("pieces wanted on a flow at once", "", "api.flow_wants:MAX_WANTS"),

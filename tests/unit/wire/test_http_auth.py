@@ -9,18 +9,15 @@ from hypothesis import strategies as st
 from p2pdist.errors import InvalidInputError
 from p2pdist.wire.http_auth import (
     NONCE_BYTES,
-    WINDOW_MS,
     Challenge,
     Credentials,
     HttpAuth,
     PeerOffsets,
-    Refusal,
-    Refused,
     SteadyWall,
     Target,
-    Verifier,
     control_headers,
 )
+from p2pdist.wire.http_verifier import WINDOW_MS, Refusal, Refused, Verifier
 from p2pdist.wire.records import PeerId
 
 KEY = b"k" * 32
