@@ -20,11 +20,11 @@ from p2pdist.oci.digest import Digest
 from p2pdist.peers.http_client import HttpPeers, PeerClientHooks
 from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.tls import PeerTls
+from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.store.port import BlobInfo, Store
 from p2pdist.wire.http_auth import HttpAuth
 from p2pdist.wire.http_verifier import Refusal
 from p2pdist.wire.keys import ClusterKey
-from p2pdist.wire.records import Endpoint, PeerId, Provider
 
 KEY = ClusterKey(b"k" * 32)
 OTHER_KEY = ClusterKey(b"x" * 32)

@@ -7,10 +7,10 @@ import socket
 
 from p2pdist.clock import SystemClock
 from p2pdist.discovery.node import DiscoveryNode
+from p2pdist.records import PeerId
 from p2pdist.wire import dht_messages
 from p2pdist.wire.datagram import Sealer
 from p2pdist.wire.dht_messages import Message, Method
-from p2pdist.wire.records import PeerId
 from tests.adapters.discovery.conftest import KEY
 
 

@@ -18,9 +18,9 @@ import pytest
 from p2pdist.clock import SystemClock
 from p2pdist.discovery.node import DiscoveryNode
 from p2pdist.oci.digest import Digest
+from p2pdist.records import ContentKey, Endpoint, PeerId
 from p2pdist.wire import codec, dht_messages
 from p2pdist.wire.dht_messages import Message, Method
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId
 from tests.adapters.discovery.conftest import KEY, Cluster, until
 from tests.adapters.discovery.stranger import Stranger
 from tests.conformance.discovery import (

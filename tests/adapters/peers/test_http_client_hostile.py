@@ -21,8 +21,8 @@ from p2pdist.oci.digest import Digest
 from p2pdist.peers.body import MAX_CHUNK
 from p2pdist.peers.http_client import HttpPeers
 from p2pdist.peers.settings import PeerClientSettings
+from p2pdist.records import Endpoint, Provider
 from p2pdist.wire.http_auth import CHALLENGE_HEADER
-from p2pdist.wire.records import Endpoint, Provider
 from tests.support_peers import OTHER_KEY, auth_of, fetch, peer_id
 from tests.support_scripted_peer import Exchange, scripted_peer
 

@@ -14,11 +14,11 @@ from p2pdist.discovery.routing import ContactTable
 from p2pdist.discovery.service import KEYS_PER_MESSAGE, PROVIDERS, TAGS, Limits, Service
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
+from p2pdist.records import ContentKey, Endpoint, PeerId, TagRecord
 from p2pdist.testing.clock import ManualClock
 from p2pdist.wire import codec, dht_messages
 from p2pdist.wire.datagram import MAX_PAYLOAD
 from p2pdist.wire.dht_messages import Message, Method
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId, TagRecord
 
 ME, ANNA, BERT = (PeerId(bytes([i]) * 20) for i in (1, 2, 3))
 SOURCE = Endpoint("10.0.0.9", 5051)

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
-from p2pdist.records import MAX_ENDPOINTS
+from p2pdist.records import MAX_ENDPOINTS, ContentKey, Endpoint, PeerId, Provider, TagRecord
 from p2pdist.wire import codec, dht_messages
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId, Provider, TagRecord
 
 peers = st.binary(min_size=20, max_size=20).map(PeerId)
 addresses = st.one_of(

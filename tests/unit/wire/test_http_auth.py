@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pdist.errors import InvalidInputError
+from p2pdist.records import PeerId
 from p2pdist.wire.http_auth import (
     NONCE_BYTES,
     Challenge,
@@ -18,7 +19,6 @@ from p2pdist.wire.http_auth import (
     control_headers,
 )
 from p2pdist.wire.http_verifier import WINDOW_MS, Refusal, Refused, Verifier
-from p2pdist.wire.records import PeerId
 
 KEY = b"k" * 32
 ALICE, BOB, CAROL = (PeerId(bytes([number]) * 20) for number in range(3))
