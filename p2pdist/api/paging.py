@@ -40,8 +40,10 @@ def page_headers(request: web.Request, page: UpstreamPage) -> CIMultiDict[str]:
             link = _own_link(request, value)
             if link:
                 headers["Link"] = link
-        elif name.lower() in ("content-type", "oci-filters-applied"):
+        elif name.lower() == "content-type":
             headers[name] = header_safe(value, "application/json")
+        elif name.lower() == "oci-filters-applied" and header_safe(value, ""):
+            headers[name] = value
     return headers
 
 
