@@ -29,7 +29,7 @@ from p2pdist.discovery.publisher import Publisher
 from p2pdist.discovery.settings import DiscoverySettings
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
-from p2pdist.wire.records import PeerId, TagRecord
+from p2pdist.records import PeerId, TagRecord
 
 KEY = bytes(32)
 LAYERS = 4

@@ -21,7 +21,7 @@ from p2pdist.clock import SystemClock
 from p2pdist.discovery.node import DiscoveryNode
 from p2pdist.discovery.settings import DiscoverySettings, Tuning
 from p2pdist.oci.digest import Digest
-from p2pdist.wire.records import ContentKey, PeerId
+from p2pdist.records import ContentKey, PeerId
 from tests.bench_crowd import crowd
 
 KEY = bytes(32)

@@ -24,12 +24,13 @@ from p2pdist.api.peer import PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import PeerListener
 from p2pdist.clock import SystemClock
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.swarm_links import HttpSwarmLinks
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.store.port import Store
 from p2pdist.transfer.swarm_hub import SwarmHub
-from p2pdist.wire.http_auth import FrameSeal
+from p2pdist.wire.sealed_frames import FrameSeal
 from p2pdist.wire.swarm_messages import PIECE_DIGEST, SwarmMessage, Update, decode, encode
 from tests.support_peers import BlobShelf, auth_of, peer_id
 

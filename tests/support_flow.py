@@ -18,14 +18,15 @@ from p2pdist.wire.flow_frames import (
     HEAD,
     PATH,
     REFUSED,
+    REQUESTS,
     Cancel,
     Want,
     decode_request,
     encode_cancel,
     encode_want,
-    pack_request,
 )
-from p2pdist.wire.http_auth import FrameSeal, SteadyWall, Target
+from p2pdist.wire.http_auth import SteadyWall, Target
+from p2pdist.wire.sealed_frames import FrameSeal
 from tests.support_peers import ServedPeer, auth_of, peer_id
 from tests.support_scripted_peer import Exchange
 
@@ -91,7 +92,7 @@ class Asker:
         self.seal = seal
 
     def send(self, payload: bytes) -> None:
-        self.writer.write(pack_request(self.seal.next(payload), payload))
+        self.writer.write(REQUESTS.pack(self.seal.next(payload), payload))
 
     def want(self, handle: int, digest: Digest, offset: int, length: int, size: int) -> None:
         self.send(encode_want(Want(handle, digest, offset, length, size)))

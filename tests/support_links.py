@@ -17,7 +17,8 @@ from p2pdist.peers.swarm_port import Work
 from p2pdist.peers.tls import PeerTls
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.store.port import Store
-from p2pdist.wire.http_auth import FrameSeal, Target
+from p2pdist.wire.http_auth import Target
+from p2pdist.wire.sealed_frames import FrameSeal
 from tests.support_flow import CLOCK, TIME
 from tests.support_peers import BlobShelf, auth_of, peer_id
 

@@ -11,18 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from p2pdist.api.flow import Partials
+from p2pdist.api.flow_source import Partials
 from p2pdist.api.peer import PeerServerHooks, PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import ConnectionLimits, PeerListener
 from p2pdist.api.sendfile import Pace
 from p2pdist.clock import Clock, SystemClock
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.http_client import HttpPeers, PeerClientHooks, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers, PeerClientHooks
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.tls import PeerTls
+from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.store.port import BlobInfo, Store
-from p2pdist.wire.http_auth import HttpAuth, Refusal
+from p2pdist.wire.http_auth import HttpAuth
+from p2pdist.wire.http_verifier import Refusal
 from p2pdist.wire.keys import ClusterKey
-from p2pdist.wire.records import Endpoint, PeerId, Provider
 
 KEY = ClusterKey(b"k" * 32)
 OTHER_KEY = ClusterKey(b"x" * 32)

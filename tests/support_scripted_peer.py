@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from p2pdist.records import Endpoint, Provider
 from p2pdist.wire.http_auth import Credentials, HttpAuth
-from p2pdist.wire.records import Endpoint, Provider
 from tests.support_peers import auth_of, peer_id
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from p2pdist import __version__
 from p2pdist.agent.hooks import CountPeerClient, CountPeerServer
 from p2pdist.agent.identity import outgoing_address
-from p2pdist.api.flow import PartialBlob, Partials
+from p2pdist.api.flow_source import PartialBlob, Partials
 from p2pdist.api.peer import PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import PeerListener
 from p2pdist.api.server import explain_bind_failure
@@ -24,8 +24,9 @@ from p2pdist.discovery.port import Discovery, NoDiscovery
 from p2pdist.discovery.settings import DiscoverySettings
 from p2pdist.errors import ConfigError
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
 from p2pdist.peers.port import NoPeers, Peers
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.swarm_links import HttpSwarmLinks
 from p2pdist.peers.tls import PeerTls
 from p2pdist.peers.warm_client import HttpWarmPeers

@@ -11,7 +11,7 @@ from p2pdist.peers.http_client import PeerClientHooks
 from p2pdist.records import PeerId
 from p2pdist.telemetry.metrics import Metrics
 from p2pdist.transfer.hooks import TransferHooks
-from p2pdist.wire.http_auth import Refusal
+from p2pdist.wire.http_verifier import Refusal
 
 logger = logging.getLogger("p2pdist.transfer")
 

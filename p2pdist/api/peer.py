@@ -26,7 +26,8 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from p2pdist.api.flow import FlowDoor, PartialBlob, Partials
+from p2pdist.api.flow import FlowDoor
+from p2pdist.api.flow_source import PartialBlob, Partials
 from p2pdist.api.peer_gate import CREDENTIALS, HELLO_PATH, Gate
 from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, send_file
 from p2pdist.api.swarm_inbox import PATH as LINK_PATH
@@ -41,7 +42,8 @@ from p2pdist.records import PeerId
 from p2pdist.store.port import BlobReader, Store
 from p2pdist.swarm.geometry import MAX_PIECE
 from p2pdist.wire.flow_frames import PATH as FLOW_PATH
-from p2pdist.wire.http_auth import HttpAuth, Refusal
+from p2pdist.wire.http_auth import HttpAuth
+from p2pdist.wire.http_verifier import Refusal
 
 BLOBS_PATH = "/p2p/v1/blobs/"
 MEDIA_TYPE_HEADER = "P2PDist-Media-Type"

@@ -8,17 +8,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from p2pdist.clock import Clock
-from p2pdist.wire.http_auth import (
-    CHALLENGE_HEADER,
-    MAC_HEADER,
-    Credentials,
-    HttpAuth,
-    Refusal,
-    Refused,
-    SteadyWall,
-    Target,
-    Verifier,
-)
+from p2pdist.wire.http_auth import CHALLENGE_HEADER, MAC_HEADER, Credentials, HttpAuth, SteadyWall, Target
+from p2pdist.wire.http_verifier import Refusal, Refused, Verifier
 
 HELLO_PATH = "/p2p/v1/hello"
 PEER_HEADER = "P2PDist-Peer"

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import quote
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from p2pdist.api.body import BodyPlan, BodySender, ClientGoneError, SpanSource, plan_body, plan_items
+from p2pdist.api.paging import page_headers, page_query
 from p2pdist.api.pull_log import CLIENT_LEFT, PullRecord
 from p2pdist.api.responses import Refusal, failure_of, header_safe, oci_response
 from p2pdist.api.target import (
@@ -45,16 +44,12 @@ from p2pdist.oci.errors import ErrorCode
 from p2pdist.oci.media_types import OCTET_STREAM
 from p2pdist.oci.ranges import etag_matches, etag_of
 from p2pdist.transfer.content import BytesSpan, Mirror, ServedManifest, Source, Span
-from p2pdist.upstream.port import UpstreamPage
 
 logger = logging.getLogger("p2pdist.mirror")
 
 API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 _IMMUTABLE = "max-age=31536000, immutable"
-_MAX_QUERY = 16
-_MAX_QUERY_VALUE = 2048
 _MAX_ACCEPT = 64
-_LINK = re.compile(r"<([^>]*)>(.*)", re.DOTALL)
 
 
 class RegistryHooks(Protocol):
@@ -274,12 +269,14 @@ class _RegistryEdge:
         return sender.response
 
     async def _page(self, request: web.Request, target: TagsTarget | ReferrersTarget) -> web.StreamResponse:
-        query = _page_query(request)
+        query = page_query(request)
         if isinstance(target, TagsTarget):
             page = await self._mirror.tags(target.repository, query)
         else:
             page = await self._mirror.referrers(target.repository, target.digest, query)
-        return web.Response(body=page.body, headers=_page_headers(request, page))
+        headers = page_headers(request, page)
+        headers.update(API_VERSION)
+        return web.Response(body=page.body, headers=headers)
 
 
 async def _send_all(
@@ -342,41 +339,3 @@ def _body_headers(entity: _Entity, plan: BodyPlan) -> CIMultiDict[str]:
     headers.update(plan.headers)
     headers["Content-Length"] = str(plan.length)
     return headers
-
-
-def _page_query(request: web.Request) -> dict[str, str]:
-    """The query without our own ``ns``; raises Refusal for a page size that is no number, and for too much of it."""
-    query = {key: value for key, value in request.query.items() if key != "ns"}
-    if len(query) > _MAX_QUERY or any(
-        len(key) + len(value) > _MAX_QUERY_VALUE for key, value in query.items()
-    ):
-        raise Refusal(400, ErrorCode.PAGINATION_NUMBER_INVALID, "the query is too long")
-    number = query.get("n", "0")
-    if not (number.isascii() and number.isdigit() and len(number) <= 9):
-        raise Refusal(
-            400, ErrorCode.PAGINATION_NUMBER_INVALID, f"n={number[:20]!r} is not a number of entries"
-        )
-    return query
-
-
-def _page_headers(request: web.Request, page: UpstreamPage) -> CIMultiDict[str]:
-    headers = CIMultiDict(API_VERSION)
-    for name, value in page.headers.items():
-        if name.lower() == "link":
-            link = _own_link(request, value)
-            if link:
-                headers["Link"] = link
-        elif name.lower() in ("content-type", "oci-filters-applied"):
-            headers[name] = header_safe(value, "application/json")
-    return headers
-
-
-def _own_link(request: web.Request, link: str) -> str | None:
-    """Upstream's link to the next page as one to this mirror, which the client named in its own way."""
-    match = _LINK.match(link[:_MAX_QUERY_VALUE])
-    if match is None or not link.isascii() or not link.isprintable():
-        return None
-    parts = [part for part in match[1].partition("?")[2].split("&") if part and not part.startswith("ns=")]
-    if "ns" in request.query:
-        parts.append(f"ns={quote(request.query['ns'], safe='')}")
-    return f"<{request.rel_url.raw_path}?{'&'.join(parts)}>{match[2]}"

@@ -26,6 +26,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from p2pdist.errors import StoreError
+from p2pdist.store.hops import outlast
 
 PROGRESS_TIMEOUT = 30.0
 _CALL = 1024 * 1024
@@ -156,12 +157,9 @@ class _Sending:
         """Run ``work`` in the pool, wait for its end even when cancelled, and count what it sent."""
         future = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
         try:
-            await asyncio.shield(future)
+            return await outlast(future)
         finally:
-            if not future.done():
-                await asyncio.wait([future])
             self._count(future.result().sent)
-        return future.result()
 
     def _count(self, sent: int) -> None:
         self.sent += sent

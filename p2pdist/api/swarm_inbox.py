@@ -8,22 +8,18 @@ a frame, and after MAX_AT_ONCE of them in one turn of the loop, no more is read;
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import cast
 
 from aiohttp import web
 
 from p2pdist.api.peer_gate import CREDENTIALS
-from p2pdist.api.switching import welcome
+from p2pdist.api.switching import Switch, busy
 from p2pdist.errors import P2PDistError
 from p2pdist.peers.swarm_port import SwarmInbox, Work
 from p2pdist.records import PeerId
-from p2pdist.wire.http_auth import FrameSeal, HttpAuth
-from p2pdist.wire.swarm_messages import MAX_FRAME
+from p2pdist.wire.http_auth import Credentials, HttpAuth
+from p2pdist.wire.sealed_frames import FrameReader
+from p2pdist.wire.swarm_messages import LINK_FRAMES
 
 logger = logging.getLogger(__name__)
 
@@ -41,48 +37,28 @@ class SwarmDoor:
     def __init__(self, inbox: SwarmInbox, auth: HttpAuth) -> None:
         self._inbox = inbox
         self._auth = auth
-        self._links: Counter[PeerId] = Counter()
-
-    @contextmanager
-    def _counted(self, peer: PeerId) -> Iterator[None]:
-        self._links[peer] += 1
-        try:
-            yield
-        finally:
-            self._links[peer] -= 1
-            if not self._links[peer]:
-                del self._links[peer]
+        self._switch = Switch(auth, "p2pdist-link")
 
     async def open(self, request: web.Request) -> web.StreamResponse:
         """The handler of ``GET /p2p/v1/link``: takes the connection over until it ends."""
-        credentials, transport = request[CREDENTIALS], request.transport
-        if self._links[credentials.peer] >= MAX_LINKS:
-            return _busy()
-        if transport is None or transport.is_closing():
-            return web.Response(status=400, body=b"gone\n")
-        frames = FrameReader(self._auth.frames(credentials))
-        link = _Link(
-            self._inbox, credentials.peer, frames, transport, cast(asyncio.Protocol, request.protocol)
-        )
-        try:
-            with self._counted(credentials.peer):
-                transport.set_protocol(link)
-                transport.write(welcome(self._auth, credentials, "p2pdist-link"))
-                await link.run()
-        except (TimeoutError, ValueError, P2PDistError) as error:
-            logger.info("swarm link from peer %s ended: %r", credentials.peer.short, error)
-        finally:
-            transport.abort()
-        return web.Response(status=400, body=b"over\n")  # the connection is gone: nobody gets this
+        return await self._switch.take_over(request, MAX_LINKS, self._link)
+
+    def _link(
+        self, credentials: Credentials, transport: asyncio.Transport, before: asyncio.Protocol
+    ) -> _Link:
+        return _Link(self._inbox, credentials.peer, self._frames(credentials), transport, before)
+
+    def _frames(self, credentials: Credentials) -> FrameReader:
+        return FrameReader(LINK_FRAMES, self._auth.frames(credentials))
 
     async def receive(self, request: web.Request) -> web.StreamResponse:
         """The handler of ``POST /p2p/v1/swarm``, for peers that know no links; answers when the sender has ended."""
         credentials = request[CREDENTIALS]
-        if self._links[credentials.peer] >= MAX_LINKS:
-            return _busy()
-        frames = FrameReader(self._auth.frames(credentials))
+        if self._switch.open_of(credentials.peer) >= MAX_LINKS:
+            return busy()
+        frames = self._frames(credentials)
         try:
-            with self._counted(credentials.peer):
+            with self._switch.counted(credentials.peer):
                 while True:
                     async with asyncio.timeout(SILENCE):
                         data = await request.content.readany()
@@ -100,10 +76,6 @@ class SwarmDoor:
             response = web.Response(status=400, body=b"bad frame\n")
             response.force_close()
             return response
-
-
-def _busy() -> web.Response:
-    return web.Response(status=503, body=b"busy\n")
 
 
 class _Link(asyncio.Protocol):
@@ -128,7 +100,15 @@ class _Link(asyncio.Protocol):
         self._heard = False
         self._over = False
 
-    async def run(self) -> None:
+    async def run(self, welcome: bytes) -> None:
+        """Say ``welcome``, and take frames until the connection ends."""
+        self._transport.write(welcome)
+        try:
+            await self._read()
+        except (TimeoutError, ValueError, P2PDistError) as error:
+            logger.info("swarm link from peer %s ended: %r", self._peer.short, error)
+
+    async def _read(self) -> None:
         """Return when the connection has ended; raises ValueError for what the sender did not make, TimeoutError."""
         silent = 0.0
         try:
@@ -197,38 +177,3 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
         self._before.connection_lost(exc)
-
-
-class FrameReader:
-    """Cuts what arrives into frames and checks them."""
-
-    def __init__(self, seal: FrameSeal) -> None:
-        self._seal = seal
-        self._data = b""
-        self._at = 0
-
-    def push(self, data: bytes) -> None:
-        """So much has arrived; keeps it until ``next`` has been through it."""
-        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
-        self._at = 0
-
-    def next(self) -> bytes | None:
-        """The next frame that is whole; raises ValueError for a length or a MAC that the sender did not make."""
-        data, at = self._data, self._at
-        while True:
-            start = at + 4 + FrameSeal.SIZE
-            length = int.from_bytes(data[at : at + 4], "big") if at + 4 <= len(data) else -1
-            if length > MAX_FRAME:
-                raise ValueError(f"a frame of {length} bytes")
-            if length:
-                break
-            at += 4
-        stop = start + length
-        if length < 0 or stop > len(data):
-            self._at = at
-            return None
-        frame = data[start:stop]
-        if not hmac.compare_digest(data[at + 4 : start], self._seal.next(frame)):
-            raise ValueError("a frame that the sender did not make")
-        self._at = stop
-        return frame

@@ -13,8 +13,8 @@ from p2pdist.agent.admin_token import FILE as TOKEN_FILE
 from p2pdist.agent.admin_token import read_admin_token
 from p2pdist.cli.admin_client import AdminClient
 from p2pdist.cli.errors import CommandError
+from p2pdist.config.addresses import parse_listen
 from p2pdist.config.load import load_config
-from p2pdist.config.values import parse_listen
 from p2pdist.oci.platforms import parse_platform
 
 DEFAULT_CONFIG = Path("/etc/p2pdist/config.toml")

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import replace
 from pathlib import Path
 
-from p2pdist.config import values
+from p2pdist.config import addresses, texts
 from p2pdist.config.model import Config, ListenAddress
 
 
@@ -78,7 +78,7 @@ def _missing_files(config: Config) -> list[str]:
         "peer.tls_ca_file": config.peer.tls_ca_file,
     }
     for registry in config.registries.values():
-        wanted[f"registries.{values.quote(registry.name)}.ca_file"] = registry.ca_file
+        wanted[f"registries.{texts.quote(registry.name)}.ca_file"] = registry.ca_file
     return [fault for name, path in wanted.items() if path is not None and (fault := _unreadable(name, path))]
 
 
@@ -95,8 +95,8 @@ def _unreadable(name: str, path: Path) -> str | None:
 def _with_advertise_port(config: Config) -> Config:
     if not config.peer.advertise:
         return config
-    host, port = values.parse_host_port(config.peer.advertise, default_port=config.peer.listen.port or 1)
-    return replace(config, peer=replace(config.peer, advertise=values.join_host_port(host, port)))
+    host, port = addresses.parse_host_port(config.peer.advertise, default_port=config.peer.listen.port or 1)
+    return replace(config, peer=replace(config.peer, advertise=addresses.join_host_port(host, port)))
 
 
 def _warnings(config: Config) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from p2pdist.config import schema, values
+from p2pdist.config import addresses, schema, texts, values
 from p2pdist.config.crosscheck import crosscheck
 from p2pdist.config.model import Config, RegistryConfig
 from p2pdist.config.schema import ENV_PREFIX, REGISTRIES, Key
@@ -128,15 +128,15 @@ def _take_registries(reading: _Reading, tables: dict[str, Any], file: Path, base
         reading.problems.append(f"{file}: more than {MAX_REGISTRIES} registries")
         return
     for written, table in tables.items():
-        place = f"{file}: [{REGISTRIES}.{values.quote(written[:100])}]"
+        place = f"{file}: [{REGISTRIES}.{texts.quote(written[:100])}]"
         try:
-            name = values.parse_registry_name(written)
+            name = addresses.parse_registry_name(written)
         except ValueError as error:
             reading.problems.append(f"{place}: {error}")
             continue
         if not isinstance(table, dict):
             reading.problems.append(
-                f"{place}: is not a table; write [{REGISTRIES}.{values.quote(name)}] and its keys below"
+                f"{place}: is not a table; write [{REGISTRIES}.{texts.quote(name)}] and its keys below"
             )
             continue
         section = f"{REGISTRIES}.{name}"
@@ -216,7 +216,7 @@ def _build_registries(reading: _Reading, secrets: bool) -> dict[str, RegistryCon
 
 
 def _build_registry(reading: _Reading, name: str, table: dict[str, Any], secrets: bool) -> RegistryConfig:
-    label = f"{REGISTRIES}.{values.quote(name)}"
+    label = f"{REGISTRIES}.{texts.quote(name)}"
     file = table.get("password_file")
     if file is not None and table.get("password"):
         reading.problems.append(f"{label}: give password or password_file, not both")
@@ -249,7 +249,7 @@ def _found(key: Key, raw: object) -> str:
     if key.kind.secret:
         return "its value"
     if isinstance(raw, str):
-        return values.quote(raw[:80])
+        return texts.quote(raw[:80])
     if isinstance(raw, bool):
         return "true" if raw else "false"
     if isinstance(raw, dict):
@@ -258,7 +258,7 @@ def _found(key: Key, raw: object) -> str:
 
 
 def _shown(name: str) -> str:
-    return values.quote(name[:80])
+    return texts.quote(name[:80])
 
 
 def _stray_hint(name: str, known: Iterable[str]) -> str:

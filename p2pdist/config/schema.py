@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from p2pdist.config import model, values
 from p2pdist.config.values import Kind
-from p2pdist.wire.records import MAX_ZONE
+from p2pdist.records import MAX_ZONE
 
 ENV_PREFIX = "P2PDIST_"
 REGISTRIES = "registries"

@@ -1,4 +1,4 @@
-"""How each kind of value in the configuration is written: sizes, rates, durations, addresses and the like.
+"""How each kind of value in the configuration is written: sizes, rates, durations and the like.
 
 Rules: a ``Kind`` turns what TOML (any type) or the environment and flags (always text) gave into a value of one type, or
 raises ValueError with what is wrong in a few words; it raises nothing else, whatever it is given. The caller names the
@@ -7,21 +7,23 @@ key and the place. ``allowed`` says what may be written, and ``show`` writes a v
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from p2pdist.config.model import ListenAddress
-from p2pdist.errors import InvalidInputError
-from p2pdist.oci.reference import parse_registry
+from p2pdist.config.addresses import (
+    parse_advertise,
+    parse_bootstrap,
+    parse_endpoint,
+    parse_listen,
+    parse_names,
+    parse_url,
+)
+from p2pdist.config.texts import parse_text, quote
 
-MAX_TEXT = 4096
-MAX_LIST = 256
 MAX_BYTES = 2**60
 
 _DECIMAL = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "pb": 10**15}
@@ -31,9 +33,6 @@ _BIT_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _QUANTITY = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\Z")
 _TIME_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _TIME_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|[smhdw])\s*")
-_HOST_NAME = re.compile(
-    r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?\Z"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +44,6 @@ class Kind:
     parse: Callable[[object], Any]
     show: Callable[[Any], str] = lambda value: quote(str(value))
     secret: bool = False
-
-
-def quote(text: str) -> str:
-    """``text`` as a TOML basic string."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
-
-
-def _text(value: object, maximum: int = MAX_TEXT) -> str:
-    if not isinstance(value, str):
-        raise ValueError("is not a text in quotes")
-    if len(value) > maximum:
-        raise ValueError(f"is longer than {maximum} characters")
-    if not value.isprintable():
-        raise ValueError("holds control characters")
-    return value
 
 
 def _number(value: object, what: str) -> int | float | None:
@@ -78,7 +61,7 @@ def parse_size(value: object) -> int:
     """Bytes from a number or a text such as "50GiB"; raises ValueError."""
     number = _number(value, "size")
     if number is None:
-        match = _QUANTITY.match(_text(value, 64).strip())
+        match = _QUANTITY.match(parse_text(value, 64).strip())
         factor = _SIZE_UNITS.get(match[2].lower()) if match else None
         if match is None or factor is None:
             raise ValueError("is not a size")
@@ -92,7 +75,7 @@ def parse_rate(value: object) -> int:
     """Bytes per second from a number or a text such as "100MiB/s" or "800Mbit/s"; raises ValueError."""
     if not isinstance(value, str):
         return parse_size(value)
-    body = _text(value, 64).strip().removesuffix("/s")
+    body = parse_text(value, 64).strip().removesuffix("/s")
     match = _QUANTITY.match(body)
     if match and match[2].lower() in _BIT_UNITS:
         return parse_size(float(match[1]) * _BIT_UNITS[match[2].lower()] / 8)
@@ -107,7 +90,7 @@ def parse_duration(value: object) -> float:
     number = _number(value, "duration")
     if number is not None:
         return float(number)
-    rest, seconds = _text(value, 64).strip(), 0.0
+    rest, seconds = parse_text(value, 64).strip(), 0.0
     if not rest:
         raise ValueError("is not a duration")
     while rest:
@@ -131,141 +114,8 @@ def parse_bool(value: object) -> bool:
     raise ValueError("is neither true nor false")
 
 
-def split_host_port(text: str) -> tuple[str, int | None]:
-    """``HOST:PORT``, ``[V6]:PORT``, ``HOST`` or ``[V6]``; the port None when absent; raises ValueError."""
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError("has an unclosed '['")
-        port_text = rest[1:] if rest else None
-    else:
-        host, colon, tail = text.partition(":")
-        if ":" in tail:
-            raise ValueError("needs brackets around its IPv6 address, as in [::1]:5051")
-        port_text = tail if colon else None
-    if port_text is None:
-        return host, None
-    if not port_text.isascii() or not port_text.isdigit() or int(port_text[:6]) > 65535 or len(port_text) > 5:
-        raise ValueError("has no port from 0 to 65535")
-    return host, int(port_text)
-
-
-def parse_listen(value: object) -> ListenAddress:
-    """Where to bind: ``127.0.0.1:5050``, ``[::]:5051``, ``:5051`` (all addresses); raises ValueError."""
-    host, port = split_host_port(_text(value, 128).strip())
-    if port is None:
-        raise ValueError("has no port")
-    if host == "localhost":
-        host = "127.0.0.1"
-    if host:
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            raise ValueError(f"starts with {host!r}, which is not an IP address") from None
-    return ListenAddress(host, port)
-
-
-def parse_host_port(text: str, *, default_port: int | None = None) -> tuple[str, int]:
-    """An address that others are reached at: an IP address or host name, and a port from 1; raises ValueError."""
-    host, port = split_host_port(text)
-    port = default_port if port is None else port
-    if not port:
-        raise ValueError("has no port from 1 to 65535")
-    try:
-        return str(ipaddress.ip_address(host)), port
-    except ValueError:
-        # A name of digits and dots only is a mistyped address, never a host.
-        if not _HOST_NAME.match(host) or re.fullmatch(r"[0-9.]+", host):
-            raise ValueError(f"names {host!r}, which is neither an IP address nor a host name") from None
-    return host, port
-
-
-def join_host_port(host: str, port: int) -> str:
-    """The text that ``parse_host_port`` reads."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def parse_advertise(value: object) -> str:
-    """``HOST[:PORT]`` or ""; the loader adds the peer listener's port. Raises ValueError."""
-    text = _text(value, 300).strip()
-    if text and parse_host_port(text, default_port=1)[0] in {"0.0.0.0", "::"}:  # noqa: S104  (compared, not bound)
-        raise ValueError("is not an address that others can reach")
-    return text
-
-
-def parse_bootstrap(value: object) -> tuple[str, ...]:
-    """Peers to meet first: ``IP:PORT``, ``NAME:PORT`` or ``dns:NAME:PORT``, list or comma-separated; raises ValueError."""
-    entries = parse_list(value)
-    for entry in entries:
-        try:
-            parse_host_port(entry.removeprefix("dns:"))
-        except ValueError as error:
-            raise ValueError(f"holds {entry[:80]!r}, which {error}") from None
-    return entries
-
-
-def parse_names(value: object) -> tuple[str, ...]:
-    """Host names, without ports; list or comma-separated; raises ValueError."""
-    names = parse_list(value)
-    for name in names:
-        try:
-            parse_host_port(name, default_port=1)
-            with_port = split_host_port(name)[1] is not None
-        except ValueError as error:
-            raise ValueError(f"holds {name[:80]!r}, which {error}") from None
-        if with_port:
-            raise ValueError(f"holds {name[:80]!r}, which has a port; the name is enough")
-    return names
-
-
-def parse_list(value: object) -> tuple[str, ...]:
-    """Texts from a list, or from one text with commas; empty ones dropped; raises ValueError."""
-    parts = _text(value, MAX_LIST * 300).split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list):
-        raise ValueError("is not a list of texts")
-    if len(parts) > MAX_LIST:
-        raise ValueError(f"has more than {MAX_LIST} entries")
-    return tuple(text for part in parts if (text := _text(part, 300).strip()))
-
-
-def parse_url(value: object) -> str:
-    """``https://HOST[:PORT]``, or http; "" for https at the registry's own name; raises ValueError."""
-    text = _text(value, 300).strip().rstrip("/")
-    if not text:
-        return ""
-    parts = urlsplit(text)
-    if "@" in parts.netloc:
-        raise ValueError("holds credentials; use username and password_file instead")
-    if parts.scheme not in {"http", "https"} or parts.path or parts.query or parts.fragment:
-        raise ValueError("is not http:// or https:// with a host, and nothing after it")
-    host, port = split_host_port(parts.netloc)
-    parse_host_port(join_host_port(host, 1 if port is None else port))
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def parse_endpoint(value: object) -> str:
-    """``http://HOST[:PORT][/PATH]``, or https; "" for none; raises ValueError."""
-    text = _text(value, 300).strip().rstrip("/")
-    parts = urlsplit(text)
-    if parts.query or parts.fragment or not text.isascii() or " " in text:
-        raise ValueError("holds a query, a fragment or a space")
-    if text:
-        parse_url(f"{parts.scheme}://{parts.netloc}")
-    return text
-
-
-def parse_registry_name(text: str) -> str:
-    """A registry's name as oci.reference reads it; raises ValueError."""
-    try:
-        name = parse_registry(text)
-    except InvalidInputError as error:
-        raise ValueError(str(error)) from None
-    assert name is not None
-    return name
-
-
 def _path(value: object) -> Path | None:
-    text = _text(value)
+    text = parse_text(value)
     return Path(text) if text else None
 
 
@@ -294,14 +144,16 @@ def show_duration(value: float) -> str:
 
 def text(maximum: int = 256, *, secret: bool = False) -> Kind:
     """Any printable text."""
-    return Kind("text", f"a text of at most {maximum} characters", lambda v: _text(v, maximum), secret=secret)
+    return Kind(
+        "text", f"a text of at most {maximum} characters", lambda v: parse_text(v, maximum), secret=secret
+    )
 
 
 def choice(*words: str) -> Kind:
     """One of a few words."""
 
     def parse(value: object) -> str:
-        word = _text(value, 64).strip().lower()
+        word = parse_text(value, 64).strip().lower()
         if word not in words:
             raise ValueError("is none of them")
         return word

@@ -13,7 +13,7 @@ import socket
 from dataclasses import dataclass
 
 from p2pdist.errors import InvalidInputError
-from p2pdist.wire.records import Endpoint
+from p2pdist.records import Endpoint
 
 MAX_ADDRESSES = 64
 RESOLVE_WITHIN = 5.0

@@ -17,9 +17,9 @@ from p2pdist.discovery.records import Record
 from p2pdist.discovery.routing import Neighbour
 from p2pdist.discovery.service import NOTHING, PROVIDERS, TAGS, Body, as_contact
 from p2pdist.errors import InvalidInputError
+from p2pdist.records import MAX_RECORD_BYTES, ContentKey, PeerId, Provider, TagRecord
 from p2pdist.wire import codec
-from p2pdist.wire.codec import Method
-from p2pdist.wire.records import MAX_RECORD_BYTES, ContentKey, PeerId, Provider, TagRecord
+from p2pdist.wire.dht_messages import Method
 
 _MOST_CONTACTS = 32
 _MOST_RECORDS = 64

@@ -18,8 +18,8 @@ from p2pdist.discovery.addresses import HostPort, parse_host_port, resolve
 from p2pdist.discovery.routing import Neighbour
 from p2pdist.discovery.server import DhtServer
 from p2pdist.errors import InvalidInputError
-from p2pdist.wire.codec import Method
-from p2pdist.wire.records import ContentKey, Endpoint
+from p2pdist.records import ContentKey, Endpoint
+from p2pdist.wire.dht_messages import Method
 
 logger = logging.getLogger(__name__)
 

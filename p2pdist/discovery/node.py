@@ -28,7 +28,7 @@ from p2pdist.discovery.settings import DiscoverySettings
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
-from p2pdist.wire.records import ContentKey, PeerId, Provider, TagRecord
+from p2pdist.records import ContentKey, PeerId, Provider, TagRecord
 
 logger = logging.getLogger(__name__)
 

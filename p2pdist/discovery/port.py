@@ -13,7 +13,7 @@ from typing import Protocol
 
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
-from p2pdist.wire.records import Endpoint, PeerId, Provider, TagRecord
+from p2pdist.records import Endpoint, PeerId, Provider, TagRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,9 @@ from p2pdist.discovery.routing import ContactTable, Neighbour, RoundTrip
 from p2pdist.discovery.service import Body, Service
 from p2pdist.discovery.settings import Tuning
 from p2pdist.errors import InvalidInputError
-from p2pdist.wire.codec import Message, Method, decode_message, encode_message
+from p2pdist.records import Endpoint, PeerId
 from p2pdist.wire.datagram import MAX_PAYLOAD, Reason, Refused, Sealer
-from p2pdist.wire.records import Endpoint, PeerId
+from p2pdist.wire.dht_messages import Message, Method, decode_message, encode_message
 
 logger = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from p2pdist.discovery.routing import Neighbour
 from p2pdist.discovery.server import DhtServer
 from p2pdist.discovery.service import KEYS_PER_MESSAGE, PROVIDERS, TAGS, Body
 from p2pdist.errors import InvalidInputError
+from p2pdist.records import ContentKey, PeerId, Provider, TagRecord
 from p2pdist.wire import codec
-from p2pdist.wire.codec import Method
-from p2pdist.wire.records import ContentKey, PeerId, Provider, TagRecord
+from p2pdist.wire.dht_messages import Method
 
 MAX_TAGS = 2048
 MAX_HERE = 32

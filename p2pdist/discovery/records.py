@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from p2pdist.records import ContentKey, PeerId, Provider, TagRecord
 from p2pdist.wire import codec
-from p2pdist.wire.records import ContentKey, PeerId, Provider, TagRecord
 
 Record = Provider | TagRecord
 RACE = 2.0

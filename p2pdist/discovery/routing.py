@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from kademlia.node import Node
 from kademlia.routing import KBucket, RoutingTable
 
+from p2pdist.records import ContentKey, Endpoint, PeerId
 from p2pdist.wire.codec import encode_contact
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId
 
 PROBE_AFTER = (1.0, 5.0, 30.0, 120.0, 600.0)
 _MAX_SUSPECTS = 1024

@@ -25,9 +25,9 @@ from p2pdist.discovery.records import RecordStore
 from p2pdist.discovery.routing import ContactTable, Neighbour
 from p2pdist.discovery.service import NOTHING, Body
 from p2pdist.discovery.settings import DiscoverySettings
-from p2pdist.wire.codec import Method
+from p2pdist.records import ContentKey
 from p2pdist.wire.datagram import SESSION_BYTES, Sealer
-from p2pdist.wire.records import ContentKey
+from p2pdist.wire.dht_messages import Method
 
 _HANDED_OVER = 15.0
 _INTRODUCED = 32

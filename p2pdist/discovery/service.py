@@ -29,10 +29,10 @@ from p2pdist.discovery.limits import PerSender
 from p2pdist.discovery.records import RecordStore
 from p2pdist.discovery.routing import ContactTable
 from p2pdist.errors import InvalidInputError
+from p2pdist.records import MAX_RECORD_BYTES, MAX_ZONE, ContentKey, Endpoint, PeerId, Provider
 from p2pdist.wire import codec
-from p2pdist.wire.codec import Message, Method
 from p2pdist.wire.datagram import MAX_PAYLOAD
-from p2pdist.wire.records import MAX_RECORD_BYTES, MAX_ZONE, ContentKey, Endpoint, PeerId, Provider
+from p2pdist.wire.dht_messages import Message, Method
 
 Body = tuple[object, ...]
 

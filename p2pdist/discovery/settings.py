@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2pdist.errors import InvalidInputError
-from p2pdist.wire.records import MAX_ZONE, PeerId
+from p2pdist.records import MAX_ZONE, PeerId
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from p2pdist.discovery.addresses import HostPort, parse_host_port
 from p2pdist.errors import InvalidInputError
-from p2pdist.wire.records import Endpoint
+from p2pdist.records import Endpoint
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 
 from p2pdist.errors import InvalidInputError, ProtocolError, StalledError, UnreachableError
+from p2pdist.oci.content import BlobStat
 from p2pdist.oci.ranges import parse_content_range
 
 MAX_CHUNK = 1024 * 1024
@@ -152,6 +153,20 @@ class HttpBody:
             self._mark.lift()
         async with asyncio.timeout(self._timeout / 2):
             return await self._response.content.readany()
+
+
+class EmptyBody:
+    """The ContentStream of a part that is empty: nothing is asked for."""
+
+    def __init__(self, stat: BlobStat, start: int) -> None:
+        self.size = stat.size
+        self.start = start
+        self.media_type = stat.media_type
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        nothing: tuple[bytes, ...] = ()
+        for chunk in nothing:
+            yield chunk
 
 
 class _LowWaterMark:

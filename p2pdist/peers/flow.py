@@ -27,8 +27,8 @@ from p2pdist.errors import (
     UnreachableError,
 )
 from p2pdist.oci.digest import Digest
-from p2pdist.wire.flow_frames import DATA, HEAD, REFUSED, Want, encode_cancel, encode_want, pack_request
-from p2pdist.wire.http_auth import FrameSeal
+from p2pdist.wire.flow_frames import DATA, HEAD, REFUSED, REQUESTS, Want, encode_cancel, encode_want
+from p2pdist.wire.sealed_frames import FrameSeal
 
 MAX_HEAD = 8192
 _LOW_WATER = 128 * 1024
@@ -164,7 +164,7 @@ class FlowConnection(asyncio.BufferedProtocol):
     def _request(self, payload: bytes) -> None:
         assert self._transport is not None
         assert self._seal is not None
-        self._transport.write(pack_request(self._seal.next(payload), payload))
+        self._transport.write(REQUESTS.pack(self._seal.next(payload), payload))
 
     def close(self, error: P2PDistError | None = None) -> None:
         """End the connection; what is under way fails with ``error``."""

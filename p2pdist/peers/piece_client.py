@@ -7,12 +7,10 @@ one that nobody uses for IDLE_SECONDS is closed.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import ssl
 from collections.abc import Callable
 from functools import partial
 
-from p2pdist.clock import Clock
 from p2pdist.errors import (
     BusyError,
     DeniedError,
@@ -24,9 +22,10 @@ from p2pdist.errors import (
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.flow import FlowConnection
 from p2pdist.peers.routes import usable_endpoints
+from p2pdist.peers.signer import Signer
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.wire.flow_frames import PATH
-from p2pdist.wire.http_auth import NONCE_BYTES, HttpAuth, PeerOffsets, SteadyWall, Target
+from p2pdist.wire.http_auth import HttpAuth, Target
 
 IDLE_SECONDS = 20.0
 _RETRY = 0.5
@@ -46,8 +45,7 @@ class PieceClient:
     def __init__(
         self,
         auth: HttpAuth,
-        clock: Clock,
-        offsets: PeerOffsets,
+        signer: Signer,
         *,
         connect_timeout: float = 1.0,
         progress_timeout: float = 6.0,
@@ -55,9 +53,7 @@ class PieceClient:
         on_received: Callable[[PeerId, int], None] | None = None,
     ) -> None:
         self._auth = auth
-        self._clock = clock
-        self._offsets = offsets
-        self._time = SteadyWall(clock.wall(), clock.now())
+        self._signer = signer
         self._connect_timeout = connect_timeout
         self._progress_timeout = progress_timeout
         self._tls = tls
@@ -152,8 +148,7 @@ class PieceClient:
         return protocol
 
     async def _open(self, flow: FlowConnection, endpoint: Endpoint, peer: PeerId) -> None:
-        time_ms = self._offsets.time_for(peer, self._time.ms(self._clock.now()))
-        credentials = self._auth.sign(Target("GET", PATH), peer, time_ms, secrets.token_bytes(NONCE_BYTES))
+        credentials = self._signer.sign(Target("GET", PATH), peer)
         request = f"GET {PATH} HTTP/1.1\r\nHost: {endpoint}\r\nAuthorization: {credentials.header()}\r\n\r\n"
         answer = await flow.greet(request.encode("ascii"))
         if answer.status == 401:

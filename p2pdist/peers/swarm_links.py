@@ -16,7 +16,9 @@ from collections.abc import AsyncIterator, Callable
 from p2pdist.errors import P2PDistError, ProtocolError, UnreachableError
 from p2pdist.peers.http_client import HttpPeers, Switched
 from p2pdist.records import PeerId, Provider
-from p2pdist.wire.http_auth import Credentials, FrameSeal, HttpAuth
+from p2pdist.wire.http_auth import Credentials, HttpAuth
+from p2pdist.wire.sealed_frames import FrameSeal
+from p2pdist.wire.swarm_messages import LINK_FRAMES
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +104,7 @@ class HttpSwarmLinks:
             waiting = link.take()
             if waiting:
                 silent = 0.0
-                yield b"".join([_sealed(frame, seal) for frame in waiting])
+                yield b"".join([LINK_FRAMES.pack(seal.next(frame), frame) for frame in waiting])
             elif not await link.has_news_within(ALIVE_EVERY):
                 silent += ALIVE_EVERY
                 if silent >= IDLE:
@@ -176,7 +178,7 @@ class _Wire(asyncio.Protocol):
         """What is sent in one turn of the loop goes out at its end, in one write."""
         if not self._gathered:
             self._loop.call_soon(self._flush)
-        self._gathered.append(_sealed(frame, self._seal))
+        self._gathered.append(LINK_FRAMES.pack(self._seal.next(frame), frame))
         self._size += len(frame)
         if self._size >= _GATHER:
             self._flush()
@@ -242,7 +244,3 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _sealed(frame: bytes, seal: FrameSeal) -> bytes:
-    return len(frame).to_bytes(4, "big") + seal.next(frame) + frame

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2pdist.errors import InvalidInputError, StoreFullError
 from p2pdist.oci.digest import Digest
@@ -23,6 +23,13 @@ from p2pdist.retention.policy import Candidate, choose_victims
 from p2pdist.store.port import BlobInfo, Usage
 
 _MAX_EVICTED = 100_000
+
+
+@dataclass(slots=True)
+class Readers:
+    """How many have a blob open: a count that outlasts the entry, when the blob is committed again meanwhile."""
+
+    count: int = 0
 
 
 @dataclass(slots=True)
@@ -35,7 +42,7 @@ class Entry:
     used_at: float
     shared: bool
     verified: bool = True
-    readers: int = 0
+    readers: Readers = field(default_factory=Readers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +116,15 @@ class Accounts:
         self._blobs.move_to_end(digest)
 
     def hold(self, digest: Digest, wall: float) -> Entry:
-        """Count a reader; what it has open is never evicted. KeyError when it is not held."""
+        """Count a reader until ``release``; what it has open is never evicted. KeyError when it is not held."""
         self.touch(digest, wall)
         entry = self._blobs[digest]
-        entry.readers += 1
+        entry.readers.count += 1
         return entry
+
+    def release(self, entry: Entry) -> None:
+        """A reader that ``hold`` counted is gone."""
+        entry.readers.count -= 1
 
     # -- writing --
 
@@ -194,7 +205,7 @@ class Accounts:
     def may_go(self, digest: Digest) -> bool:
         """Whether this blob is neither open, pinned, nor being written."""
         entry = self._blobs[digest]
-        return not entry.readers and digest not in self._pinned and digest not in self._writing
+        return not entry.readers.count and digest not in self._pinned and digest not in self._writing
 
     def _strike(self, victim: Candidate) -> None:
         if victim.partial:

@@ -1,4 +1,5 @@
-"""The store on disk: composes the books (accounts.py), the files (layout.py, part.py) and the catalog (catalog.py).
+"""The store on disk: composes the books (accounts.py), the files (layout.py, part.py), the catalog (catalog.py)
+and what reads (disk_reads.py).
 
 Rules:
 - The books live on the event loop and decide; they change in the same step as the decision. Files and catalog follow.
@@ -11,29 +12,25 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from p2pdist.clock import Clock
-from p2pdist.errors import InvalidInputError, StoreError
+from p2pdist.errors import StoreError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Reference, Repository
 from p2pdist.retention.policy import Candidate
-from p2pdist.store.accounts import Entry
+from p2pdist.store.disk_reads import DiskReads
 from p2pdist.store.disk_tags import DiskTags
 from p2pdist.store.hops import Hops, Turns
-from p2pdist.store.hot import MAX_SIZE, HotFiles
 from p2pdist.store.ingest import DiskIngest
 from p2pdist.store.layout import SHARED_MODE, translate
 from p2pdist.store.notes import BlobNotes
 from p2pdist.store.part import PartFile
 from p2pdist.store.port import BlobInfo, BlobReader, Ingest, TagEntry, Usage
 from p2pdist.store.reachable import reachable_blobs
-from p2pdist.store.reader import DamagedBlobError, DiskReader, check_blob, close_reader, open_blob, read_blob
 from p2pdist.store.stocktaking import Stock, open_directory
 
 logger = logging.getLogger(__name__)
@@ -58,9 +55,8 @@ class DiskStore:
         self._ingests: dict[Digest, DiskIngest] = {}
         self._leaving = Turns()
         self._putting = Turns()
-        self._verifying = asyncio.Lock()
         self._notes = BlobNotes(stock.catalog, catalog_hops, clock)
-        self._hot = HotFiles()
+        self._reads = DiskReads(stock.layout, stock.accounts, self._notes, self._hops, clock, self._remove)
         self._closed = False
 
     @classmethod
@@ -90,7 +86,7 @@ class DiskStore:
         for ingest in list(self._ingests.values()):
             await ingest.close()
         await self._hops.close()
-        self._hot.close()
+        self._reads.close()
         self._notes.flush()
         await self._catalog_hops.run(self._catalog.close)
         await self._catalog_hops.close()
@@ -107,109 +103,16 @@ class DiskStore:
 
     async def open(self, digest: Digest) -> BlobReader | None:
         self._require_open()
-        entry = self._accounts.get(digest)
-        if entry is None:
-            return None
-        if entry.verified and (fd := self._hot.open(digest, entry.size)) is not None:
-            self._use(digest)
-            release = partial(self._release, entry)
-            return DiskReader(self._info(digest), self._layout.blob(digest), fd, self._hops, release)
-        return await self._hops.whole(self._open(digest), undo=close_reader)
-
-    async def _open(self, digest: Digest) -> DiskReader | None:
-        entry = await self._hold(digest)
-        if entry is None:
-            return None
-        release, path = partial(self._release, entry), self._layout.blob(digest)
-        try:
-            fd = await self._hops.run(open_blob, path, entry.size)
-            self._keep_hot(digest, entry, fd)
-            return DiskReader(self._info(digest), path, fd, self._hops, release)
-        except DamagedBlobError as error:
-            release()
-            await self._drop_damaged(digest, entry, error)
-            return None
-        except BaseException:
-            release()
-            raise
+        return await self._reads.open(digest)
 
     async def read(self, digest: Digest, limit: int) -> bytes | None:
         self._require_open()
-        entry = self._accounts.get(digest)
-        if entry is None:
-            return None
-        if entry.size > limit:
-            raise InvalidInputError(
-                f"blob {digest} has {entry.size} bytes, and at most {limit} are read at once"
-            )
-        if entry.verified and (body := self._hot.read(digest, entry.size)) is not None:
-            self._release(self._use(digest))
-            return body
-        return await self._hops.whole(self._read(digest))
-
-    async def _read(self, digest: Digest) -> bytes | None:
-        entry = await self._hold(digest)
-        if entry is None:
-            return None
-        try:
-            body, fd = await self._hops.run(read_blob, self._layout.blob(digest), entry.size)
-            self._keep_hot(digest, entry, fd)
-            os.close(fd)
-            return body
-        except DamagedBlobError as error:
-            await self._drop_damaged(digest, entry, error)
-            return None
-        finally:
-            self._release(entry)
-
-    async def _hold(self, digest: Digest) -> Entry | None:
-        """Keep a blob from eviction until ``_release``, its digest checked; None when it is not held (any more)."""
-        if self._accounts.get(digest) is None:
-            return None
-        entry = self._use(digest)
-        if entry.verified:
-            return entry
-        try:
-            await self._verify(digest, entry)
-        except DamagedBlobError as error:
-            self._release(entry)
-            await self._drop_damaged(digest, entry, error)
-            return None
-        except BaseException:
-            self._release(entry)
-            raise
-        return entry
-
-    def _use(self, digest: Digest) -> Entry:
-        """Count a reader of what is held, and note when it was used."""
-        wall = self._clock.wall()
-        self._notes.used(digest, wall)
-        return self._accounts.hold(digest, wall)
-
-    def _keep_hot(self, digest: Digest, entry: Entry, fd: int) -> None:
-        if entry.size <= MAX_SIZE and self._accounts.get(digest) is entry:
-            self._hot.keep(digest, fd)
-
-    def _release(self, entry: Entry) -> None:
-        entry.readers -= 1
+        return await self._reads.read(digest, limit)
 
     def _info(self, digest: Digest) -> BlobInfo:
         info = self._accounts.info(digest)
-        assert info is not None, "the caller holds it"
+        assert info is not None, "the caller knows that it is held"
         return info
-
-    async def _verify(self, digest: Digest, entry: Entry) -> None:
-        async with self._verifying:
-            if not entry.verified:
-                await self._hops.run(check_blob, self._layout.blob(digest), digest, entry.size)
-                entry.verified = True
-                await self._notes.held(digest, entry)
-
-    async def _drop_damaged(self, digest: Digest, entry: Entry, error: DamagedBlobError) -> None:
-        logger.warning("blob %s is dropped from the store: %s", digest, error)
-        if self._accounts.get(digest) is entry:
-            self._accounts.drop(digest)
-            await self._remove([Candidate(digest, entry.size)])
 
     # -- writing --
 
@@ -315,7 +218,7 @@ class DiskStore:
             return
         blobs = [victim.digest for victim in victims if not victim.partial]
         for digest in blobs:
-            self._hot.drop(digest)
+            self._reads.forget(digest)
         with self._leaving.busy(victim.digest for victim in victims):
             await self._tags.held_changed(blobs)
             try:

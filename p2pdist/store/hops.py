@@ -64,7 +64,7 @@ class Hops:
         self._sequences.add(task)
         task.add_done_callback(self._sequences.discard)
         try:
-            return await _outlast(task)
+            return await outlast(task)
         except asyncio.CancelledError:
             if undo is not None and not task.cancelled() and task.exception() is None:
                 await undo(task.result())
@@ -88,7 +88,7 @@ async def _end_of(future: asyncio.Future[Any]) -> None:
         future.exception()  # looked at, so that asyncio does not report it as lost
 
 
-async def _outlast(future: asyncio.Future[T]) -> T:
+async def outlast(future: asyncio.Future[T]) -> T:
     """Await ``future`` without ever cancelling it; raise CancelledError only once it is done."""
     cancelled: asyncio.CancelledError | None = None
     while not future.done():

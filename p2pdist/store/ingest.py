@@ -1,6 +1,6 @@
 """One blob being written to disk, as the event loop sees it.
 
-Life: open -> committed | closed | discarded, once; afterwards writes are refused and reads give b"".
+Life: open -> committed | closed | discarded, once; afterwards writes are refused, reads give b"", and there is no file.
 A write is one hop to a thread. Writes may be issued by several tasks at once: they take turns. A task that is cancelled
 in a write leaves when the thread has let go of its buffer.
 """
@@ -96,8 +96,7 @@ class DiskIngest:
         return await self._hops.run(self._part.read, offset, length)
 
     def duplicate(self) -> int | None:
-        self._require_open()
-        return self._part.duplicate()
+        return self._part.duplicate() if self._state is _State.OPEN else None
 
     async def commit(self, media_type: str = "", *, shared: bool = True) -> BlobInfo:
         return await self._hops.whole(self._commit(media_type, shared))

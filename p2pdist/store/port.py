@@ -114,7 +114,10 @@ class Ingest(Protocol):
         """Bytes that are held; stops at the first gap (b"" when ``offset`` is in one)."""
 
     def duplicate(self) -> int | None:
-        """A new descriptor of the file that holds the bytes at their offsets, for sendfile; the caller closes it."""
+        """A new descriptor of the file that holds the bytes at their offsets, for sendfile; the caller closes it.
+
+        None when there is no file, and after commit, close or discard.
+        """
 
     async def commit(self, media_type: str = "", *, shared: bool = True) -> BlobInfo:
         """Check size and digest, sync, rename, sync the directory; afterwards the blob is visible.

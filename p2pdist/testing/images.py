@@ -137,22 +137,7 @@ def build_image(
     With ``onto``, an image of the first of these layers, it is as a build that starts from it and adds the others: one
     step more for each of them.
     """
-    steps = _history_of(onto) if onto else []
-    own = layers[len(onto.layers) :] if onto else layers
-    steps += [{"created": CREATED, "created_by": layer.created_by} for layer in own]
-    if onto is None:
-        steps.append({"created": CREATED, "created_by": f"CMD {list(command)}", "empty_layer": True})
-    config = encode(
-        {
-            "created": CREATED,
-            "architecture": platform.architecture,
-            "os": platform.os,
-            **({"variant": platform.variant} if platform.variant else {}),
-            "config": {"Env": ["PATH=/bin:/usr/bin"], "Cmd": list(command) or None},
-            "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
-            "history": steps,
-        }
-    )
+    config = encode(_config(layers, _steps(layers, command, onto), platform, command))
     manifest = encode(
         {
             "schemaVersion": 2,
@@ -166,6 +151,29 @@ def build_image(
     blobs: dict[Digest, BlobSource] = {layer.digest: layer.source for layer in layers}
     blobs[Digest.of(config)] = config
     return Image(name, tag, _MANIFEST_TYPE[flavour], manifest, platform, tuple(layers), blobs)
+
+
+def _steps(layers: Sequence[Layer], command: Sequence[str], onto: Image | None) -> list[object]:
+    steps = _history_of(onto) if onto else []
+    own = layers[len(onto.layers) :] if onto else layers
+    steps += [{"created": CREATED, "created_by": layer.created_by} for layer in own]
+    if onto is None:
+        steps.append({"created": CREATED, "created_by": f"CMD {list(command)}", "empty_layer": True})
+    return steps
+
+
+def _config(
+    layers: Sequence[Layer], steps: list[object], platform: Platform, command: Sequence[str]
+) -> dict[str, object]:
+    return {
+        "created": CREATED,
+        "architecture": platform.architecture,
+        "os": platform.os,
+        **({"variant": platform.variant} if platform.variant else {}),
+        "config": {"Env": ["PATH=/bin:/usr/bin"], "Cmd": list(command) or None},
+        "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
+        "history": steps,
+    }
 
 
 def _history_of(image: Image) -> list[object]:

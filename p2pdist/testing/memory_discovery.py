@@ -18,7 +18,7 @@ from p2pdist.clock import Clock
 from p2pdist.discovery.port import Announcement, Contact
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId, Provider, TagRecord
+from p2pdist.records import ContentKey, Endpoint, PeerId, Provider, TagRecord
 
 NOWHERE = Endpoint("192.0.2.1", 5051)
 

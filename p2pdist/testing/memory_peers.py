@@ -29,7 +29,7 @@ from p2pdist.errors import (
 )
 from p2pdist.oci.content import BlobStat, ContentStream
 from p2pdist.oci.digest import Digest
-from p2pdist.wire.records import Endpoint, PeerId, Provider
+from p2pdist.records import Endpoint, PeerId, Provider
 
 
 def peer_id(name: str) -> PeerId:

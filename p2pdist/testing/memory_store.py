@@ -9,153 +9,23 @@ Knob: ``disk_full`` makes every write, and every commit, fail as a full disk doe
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 from p2pdist.clock import Clock
-from p2pdist.errors import DigestMismatchError, InvalidInputError, StoreError, StoreFullError
+from p2pdist.errors import InvalidInputError, StoreError, StoreFullError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.manifest import parse_manifest
 from p2pdist.oci.reference import Reference, Repository
 from p2pdist.retention.policy import reachable
-from p2pdist.retention.ranges import RangeSet
 from p2pdist.store import tags as bounds
-from p2pdist.store.accounts import Accounts, Entry
+from p2pdist.store.accounts import Accounts
 from p2pdist.store.hops import Turns
 from p2pdist.store.port import BlobInfo, BlobReader, Ingest, TagEntry, Usage
 from p2pdist.store.tags import MAX_HISTORY, TagBook, TagKey, newest_first
+from p2pdist.testing.memory_blobs import MemoryIngest, MemoryPart, MemoryReader
 
 STALE_PARTIAL = 86_400.0
-
-
-@dataclass(slots=True)
-class MemoryPart:
-    """What an ingest left: the blob's size, bytes with holes, and which of them are held."""
-
-    size: int
-    data: bytearray = field(default_factory=bytearray)
-    held: RangeSet = field(default_factory=RangeSet)
-
-
-class MemoryReader:
-    """See store/port.py, BlobReader."""
-
-    def __init__(self, info: BlobInfo, data: bytes, entry: Entry) -> None:
-        self._info = info
-        self._data = data
-        self._entry: Entry | None = entry
-
-    @property
-    def info(self) -> BlobInfo:
-        return self._info
-
-    @property
-    def path(self) -> Path | None:
-        return None
-
-    def fileno(self) -> int | None:
-        return None
-
-    async def read(self, offset: int, length: int) -> bytes:
-        if self._entry is None:
-            raise StoreError(f"the reader of {self._info.digest} is closed")
-        return self._data[offset : offset + max(0, length)]
-
-    def close(self) -> None:
-        if self._entry is not None:
-            self._entry.readers -= 1
-            self._entry = None
-
-
-class MemoryIngest:
-    """See store/port.py, Ingest."""
-
-    def __init__(self, store: MemoryStore, digest: Digest, part: MemoryPart) -> None:
-        self._store = store
-        self._digest = digest
-        self._part = part
-        self._resumed = part.held.total
-        self._open = True
-
-    @property
-    def digest(self) -> Digest:
-        return self._digest
-
-    @property
-    def size(self) -> int:
-        return self._part.size
-
-    @property
-    def front(self) -> int:
-        return self._part.held.front
-
-    @property
-    def resumed(self) -> int:
-        return self._resumed
-
-    def held(self) -> tuple[tuple[int, int], ...]:
-        return tuple(self._part.held)
-
-    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        body = bytes(data)
-        stop = offset + len(body)
-        if offset < 0 or stop > self.size:
-            raise InvalidInputError(f"bytes {offset} to {stop} are beyond the {self.size} of {self._digest}")
-        await asyncio.sleep(0)
-        self._require_open()
-        self._store.check_disk()
-        part = self._part
-        part.data.extend(bytes(max(0, stop - len(part.data))))
-        part.data[offset:stop] = body
-        part.held = part.held.add(offset, stop)
-
-    async def read(self, offset: int, length: int) -> bytes:
-        await asyncio.sleep(0)
-        if not self._open:
-            return b""
-        stop = min(self._part.held.held_from(offset), offset + max(0, length))
-        return bytes(self._part.data[offset:stop])
-
-    def duplicate(self) -> int | None:
-        return None
-
-    async def commit(self, media_type: str = "", *, shared: bool = True) -> BlobInfo:
-        await asyncio.sleep(0)
-        self._require_open()
-        self._store.check_disk()
-        part = self._part
-        if not part.held.covers(self.size):
-            raise DigestMismatchError(
-                f"{self._digest} is not complete: {part.held.total} of {self.size} bytes are held"
-            )
-        found = Digest.of(bytes(part.data), self._digest.algorithm)
-        if found != self._digest:
-            raise DigestMismatchError(
-                f"the {self.size} bytes fetched for {self._digest} have the digest {found}"
-            )
-        self._open = False
-        return self._store.publish(self._digest, bytes(part.data), media_type, shared=shared)
-
-    async def reset(self) -> None:
-        self._require_open()
-        self._part.data.clear()
-        self._part.held = RangeSet()
-
-    async def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._store.ended(self._digest, self._part if self._part.held.bounds else None)
-
-    async def discard(self) -> None:
-        if self._open:
-            self._open = False
-            self._store.ended(self._digest, None)
-
-    def _require_open(self) -> None:
-        if not self._open:
-            raise StoreError(f"{self._digest} is no longer being written: its ingest has ended")
 
 
 class MemoryStore:
@@ -193,7 +63,7 @@ class MemoryStore:
         if self._accounts.get(digest) is None:
             return None
         entry = self._accounts.hold(digest, self._clock.wall())
-        return MemoryReader(self._info(digest), self._data[digest], entry)
+        return MemoryReader(self._info(digest), self._data[digest], partial(self._accounts.release, entry))
 
     def _info(self, digest: Digest) -> BlobInfo:
         info = self._accounts.info(digest)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -18,33 +15,21 @@ from p2pdist.oci.errors import ErrorCode, error_body
 from p2pdist.oci.ranges import ByteRange, RangeNotSatisfiable, content_range, etag_of, parse_range
 from p2pdist.oci.reference import parse_tag_or_digest
 from p2pdist.testing.registry_auth import Doorkeeper
+from p2pdist.testing.registry_bodies import BodySender, Gate, cut_off
 from p2pdist.testing.registry_content import (
     BlobSource,
     RegistryContent,
     RepositoryContent,
     blob_size,
     encode,
-    read_chunks,
 )
-from p2pdist.testing.registry_faults import Counters, Faults, FaultyBody
+from p2pdist.testing.registry_faults import Counters, Faults
 
-CHUNK = 256 * 1024
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<target>[^/]+)\Z")
 _KINDS = {"manifests": "manifest", "blobs": "blob", "tags": "tags", "referrers": "referrers"}
 
 Answer = web.StreamResponse
 Handler = Callable[[web.Request, RepositoryContent, str], Awaitable[Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The bytes [start, stop) of a body that is being sent."""
-
-    kind: str
-    digest: Digest
-    source: BlobSource
-    start: int
-    stop: int
 
 
 class RegistryHandlers:
@@ -54,9 +39,8 @@ class RegistryHandlers:
         self, content: RegistryContent, faults: Faults, counters: Counters, doorkeeper: Doorkeeper
     ) -> None:
         self._content, self._faults, self._counters, self._doorkeeper = content, faults, counters, doorkeeper
-        self._gate = asyncio.Event()
-        self._closing = False
-        self._next_free = 0.0  # when the rate limit lets the next byte go, on the loop's clock
+        self._gate = Gate()
+        self._bodies = BodySender(faults, counters, self._gate)
         self.blob_store_port = 0
         self._by_kind: dict[str, Handler] = {
             "manifest": self._manifest,
@@ -66,10 +50,8 @@ class RegistryHandlers:
         }
 
     def release(self, *, closing: bool = False) -> None:
-        """Wake the requests that are held now; when ``closing``, to be cut, as are those that would be held later."""
-        self._closing = closing
-        self._gate.set()
-        self._gate = asyncio.Event()
+        """As Gate.release."""
+        self._gate.release(closing=closing)
 
     def registry_app(self) -> web.Application:
         """The registry itself, with its token server and control pages."""
@@ -132,8 +114,8 @@ class RegistryHandlers:
             return None
         if faults.take("hang"):
             await self._gate.wait()
-            if self._closing:
-                _cut(request, by_reset=False)
+            if self._gate.closing:
+                cut_off(request, by_reset=False)
         if faults.take("busy"):
             headers = {"Retry-After": faults.retry_after} if faults.retry_after else {}
             return _error(429, ErrorCode.TOOMANYREQUESTS, "slow down", headers)
@@ -156,7 +138,7 @@ class RegistryHandlers:
         if request.headers.get("If-None-Match") == headers["ETag"]:
             return web.Response(status=304, headers=headers)
         whole = ByteRange(0, len(found.body))
-        return await self._send(
+        return await self._bodies.send(
             request, "manifest", found.digest, found.body, whole, web.StreamResponse(headers=headers)
         )
 
@@ -231,7 +213,7 @@ class RegistryHandlers:
             not wanted or len(wanted) > 1
         ):  # several ranges: the whole, as docker-registry's storage drivers do
             whole = ByteRange(0, size) if size else None
-            return await self._send(request, "blob", digest, source, whole, response)
+            return await self._bodies.send(request, "blob", digest, source, whole, response)
         response.set_status(206)
         told = (
             ByteRange(wanted[0].start + 1, wanted[0].stop + 1)
@@ -239,68 +221,7 @@ class RegistryHandlers:
             else wanted[0]
         )
         response.headers["Content-Range"] = content_range(told, size + self._faults.wrong_content_range)
-        return await self._send(request, "blob", digest, source, wanted[0], response)
-
-    async def _send(
-        self,
-        request: web.Request,
-        kind: str,
-        digest: Digest,
-        source: BlobSource,
-        part: ByteRange | None,
-        response: web.StreamResponse,
-    ) -> Answer:
-        """Write the bytes of ``part`` (None: an empty body) with the faults that bodies may have."""
-        length = part.length if part else 0
-        if request.method == "HEAD" or part is None:
-            response.content_length = length
-            await response.prepare(request)
-            return response
-        body = FaultyBody(self._faults, kind, str(digest))
-        told = max(0, length + self._faults.length_delta) if body.touched else length
-        response.content_length = told
-        await response.prepare(request)
-        stop = part.start + min(length, told)
-        whole = await self._write(response, body, _Part(kind, digest, source, part.start, stop))
-        if not whole or told > length:
-            _cut(request, by_reset=self._faults.cut_by_reset)
-        return response
-
-    async def _write(self, response: web.StreamResponse, body: FaultyBody, part: _Part) -> bool:
-        """Whether all of it was written; False is where it is to be cut."""
-        sent = 0
-        for chunk in read_chunks(part.source, part.start, part.stop, self._chunk_size()):
-            piece = body.spoil(chunk, part.start + sent)
-            while piece:
-                head = piece[: body.until_event(sent)]
-                await self._pace(len(head))
-                await response.write(head)
-                self._count(part, len(head))
-                sent += len(head)
-                piece = piece[len(head) :]
-                if body.stalls_at(sent):
-                    await self._gate.wait()
-                if body.cuts_at(sent) or self._closing:
-                    return False
-        return True
-
-    def _count(self, part: _Part, sent: int) -> None:
-        if part.kind == "blob":
-            self._counters.blob_bytes[str(part.digest)] += sent
-        else:
-            self._counters.manifest_bytes += sent
-
-    def _chunk_size(self) -> int:
-        """Small enough under a rate limit that bytes flow evenly (twenty writes a second)."""
-        return max(1, min(CHUNK, self._faults.rate // 20)) if self._faults.rate else CHUNK
-
-    async def _pace(self, size: int) -> None:
-        if not self._faults.rate:
-            return
-        loop = asyncio.get_running_loop()
-        start = max(self._next_free, loop.time())
-        self._next_free = start + size / self._faults.rate
-        await asyncio.sleep(self._next_free - loop.time())
+        return await self._bodies.send(request, "blob", digest, source, wanted[0], response)
 
     # -- control -------------------------------------------------------------------------------------------
 
@@ -346,16 +267,3 @@ async def _drop_empty_content_type(_request: web.Request, response: web.StreamRe
 def _error(status: int, code: ErrorCode, message: str, headers: dict[str, str] | None = None) -> web.Response:
     body = error_body(code, message)
     return web.Response(status=status, body=body, content_type=media_types.JSON, headers=headers)
-
-
-def _cut(request: web.Request, *, by_reset: bool) -> None:
-    """End the connection before the body's end: what was written arrives and then FIN, or RST at once."""
-    transport = request.transport
-    if transport is None:
-        return
-    if not by_reset:
-        transport.close()
-        return
-    connection = transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

@@ -1,4 +1,4 @@
-"""Bounded msgpack: records and the DHT's messages as bytes, and back.
+"""Bounded msgpack: its fields, and the DHT's records, as bytes and back.
 
 Rules:
 - Bytes from outside are decoded only through ``unpack_bounded``: their size, every length in them, and their depth
@@ -14,11 +14,10 @@ Rules:
 
 from __future__ import annotations
 
-import enum
 import functools
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgpack
 
@@ -182,11 +181,12 @@ def encode_endpoint(endpoint: Endpoint) -> bytes:
 
 def decode_endpoint(value: object) -> Endpoint:
     """What ``encode_endpoint`` made; raises InvalidInputError for anything no datagram could be sent to."""
-    return _read_endpoint(as_bytes(value, 18))
+    return read_endpoint(as_bytes(value, 18))
 
 
 @functools.lru_cache(maxsize=4096)
-def _read_endpoint(raw: bytes) -> Endpoint:
+def read_endpoint(raw: bytes) -> Endpoint:
+    """The endpoint of these 6 or 18 bytes; raises InvalidInputError for anything no datagram could be sent to."""
     if len(raw) not in (6, 18):
         raise InvalidInputError(f"an endpoint is 6 or 18 bytes, not {len(raw)}")
     address = ipaddress.ip_address(raw[:-2])
@@ -290,66 +290,6 @@ def _decode_digest(value: object) -> Digest:
     if not raw or raw[0] >= len(_ALGORITHMS) or len(raw) != 1 + _RAW_LENGTH[_ALGORITHMS[raw[0]]]:
         raise InvalidInputError("a digest of an unknown algorithm or a wrong length")
     return Digest(_ALGORITHMS[raw[0]], raw[1:].hex())
-
-
-class Method(enum.IntEnum):
-    """What one agent of the DHT asks of another."""
-
-    PING = 1
-    FIND = 2
-    ANNOUNCE = 3
-    PUT_TAG = 4
-    RENEW = 5
-    WITHDRAW = 6
-    LEAVE = 7
-
-
-_METHODS: dict[int, Method | None] = {0: None} | {method.value: method for method in Method}
-
-
-class Message(NamedTuple):
-    """A request (``method`` is set) or the answer to the request with this ``id``.
-
-    ``to`` is None when the sender knows only an address; ``endpoint`` is where the sender says that it is reached,
-    None when it is where the datagram comes from. ``body`` depends on the method: see discovery/service.py.
-    """
-
-    id: int
-    sender: PeerId
-    to: PeerId | None
-    endpoint: Endpoint | None
-    method: Method | None
-    body: tuple[object, ...] = ()
-
-
-def encode_message(message: Message) -> bytes:
-    """The payload of one datagram."""
-    return pack(
-        (
-            message.id,
-            message.sender.raw,
-            message.to.raw if message.to else b"",
-            encode_endpoint(message.endpoint) if message.endpoint else b"",
-            message.method or 0,
-            message.body,
-        )
-    )
-
-
-def decode_message(data: bytes, max_bytes: int) -> Message:
-    """What ``encode_message`` made; raises InvalidInputError."""
-    fields = as_tuple(unpack_bounded(data, max_bytes=max_bytes, max_items=128, max_depth=3), 6)
-    to, endpoint, method = as_bytes(fields[2], 20), as_bytes(fields[3], 18), as_int(fields[4], 0, 255)
-    if method not in _METHODS:
-        raise InvalidInputError(f"a request for unknown method {method}")
-    return Message(
-        as_int(fields[0], 0, 0xFFFFFFFF),
-        read_peer(as_bytes(fields[1], 20)),
-        read_peer(to) if to else None,
-        _read_endpoint(endpoint) if endpoint else None,
-        _METHODS[method],
-        as_tuple(fields[5], 0),
-    )
 
 
 def fitting(parts: Sequence[bytes], room: int) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 After the answer 101 to a proven ``GET /p2p/v1/flow`` both sides speak frames:
 
-    who asks     length (2) | MAC (16) | op (1) | ...      MAC as wire/http_auth.FrameSeal makes it
+    who asks     length (2) | MAC (16) | op (1) | ...      sealed_frames.py
                  WANT    handle (4) offset (8) length (4) size of the blob (8) digest (text)
                  CANCEL  handle (4)
     who answers  kind (1) | handle (4) | number (4)
@@ -20,10 +20,12 @@ from dataclasses import dataclass
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
+from p2pdist.wire.sealed_frames import FrameFormat
 
 PATH = "/p2p/v1/flow"
 MAX_REQUEST = 512
 MAX_WANT = 4 * 1024 * 1024
+REQUESTS = FrameFormat(2, MAX_REQUEST)
 HEAD = struct.Struct(">BII")
 """Of what the answering side sends: kind, handle, number."""
 DATA, REFUSED = 1, 2
@@ -31,7 +33,6 @@ _WANT, _CANCEL = 1, 2
 _WANT_FIELDS = struct.Struct(">BIQIQ")
 _CANCEL_FIELDS = struct.Struct(">BI")
 _MAX_OFFSET = 1 << 50
-_LENGTH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +79,3 @@ def decode_request(payload: bytes) -> Want | Cancel:
     except UnicodeDecodeError as error:
         raise InvalidInputError("a flow request for no digest") from error
     return Want(handle, digest, offset, length, size)
-
-
-class Requests:
-    """Cuts what arrives into sealed payloads; keeps at most one unfinished one."""
-
-    def __init__(self, mac_size: int) -> None:
-        self._head = _LENGTH + mac_size
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """(MAC, payload) of the requests that are whole now; raises InvalidInputError for one that is too long."""
-        data = self._rest + data
-        at, found = 0, []
-        while len(data) - at >= self._head:
-            length = int.from_bytes(data[at : at + _LENGTH], "big")
-            if length > MAX_REQUEST:
-                raise InvalidInputError(f"a flow request of {length} bytes")
-            stop = at + self._head + length
-            if len(data) < stop:
-                break
-            found.append((data[at + _LENGTH : at + self._head], data[at + self._head : stop]))
-            at = stop
-        self._rest = data[at:]
-        return found
-
-
-def pack_request(mac: bytes, payload: bytes) -> bytes:
-    """One request as it is sent."""
-    return len(payload).to_bytes(_LENGTH, "big") + mac + payload

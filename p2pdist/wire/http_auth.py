@@ -10,8 +10,7 @@ Pure: key, nonces and times are passed in. Times are milliseconds since the Unix
 
 Always true here:
 - What a MAC covers is a list of length-prefixed fields under a label of its own: no two messages look alike.
-- A request is good for one recipient, once, and within ``window`` of the recipient's time. A recipient that must forget
-  MACs to stay within its memory, or by a restart, refuses everything as old as what it forgot: no replay gets in by it.
+- A request is good for one recipient, once, and for a while (http_verifier.py).
 - An honest sender whose clock is off learns the recipient's time from the refusal, which is bound to its own nonce, and
   asks once more. A stranger can neither make a request, nor answer one, nor shift a sender's idea of the time.
 - Parsing costs a bounded time and raises InvalidInputError only; MACs are compared in constant time.
@@ -22,8 +21,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
-import hashlib
 import hmac
 import re
 from collections import OrderedDict
@@ -32,15 +29,13 @@ from dataclasses import dataclass
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.records import PeerId
+from p2pdist.wire.sealed_frames import FrameSeal
 
 CHALLENGE_HEADER = "P2PDist-Challenge"
 MAC_HEADER = "P2PDist-Mac"
 NONCE_BYTES = 16
-WINDOW_MS = 120_000
-REPLAY_CAPACITY = 65_536
 _MAX_HEADER = 512
 _MAX_CONTROL_HEADERS = 32
-_BUCKET_MS = 1000
 _PLAIN_CONTROL = frozenset({"content-length", "content-range", "retry-after"})
 _OWN_CONTROL = "p2pdist-"
 _UNCOVERED = frozenset({MAC_HEADER.lower(), CHALLENGE_HEADER.lower()})
@@ -195,22 +190,6 @@ class HttpAuth:
         return hmac.digest(self._key, message, "sha256")
 
 
-class FrameSeal:
-    """Makes the MACs of a sequence of frames, each bound to its place; both sides make them in the same order."""
-
-    SIZE = 16
-
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-        self._count = 0
-
-    def next(self, frame: bytes) -> bytes:
-        """The MAC of the next frame, SIZE bytes."""
-        self._count += 1
-        salt = self._count.to_bytes(16, "big")
-        return hashlib.blake2b(frame, digest_size=self.SIZE, key=self._key, salt=salt).digest()
-
-
 def control_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers that a response's MAC covers, lower-cased and sorted; raises InvalidInputError for too many."""
     covered = sorted(
@@ -222,104 +201,6 @@ def control_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
     if len(covered) > _MAX_CONTROL_HEADERS:
         raise InvalidInputError(f"{len(covered)} control headers in one answer are too many")
     return covered
-
-
-class Refusal(enum.StrEnum):
-    """Why a request was not accepted; for logs and counters, never told to the sender."""
-
-    MALFORMED = "malformed"
-    MAC = "mac"
-    TIME = "time"
-    REPLAY = "replay"
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Answer 401 with ``challenge`` as CHALLENGE_HEADER (None: the sender does not even speak the scheme)."""
-
-    reason: Refusal
-    challenge: str | None
-
-
-class Verifier:
-    """Admits each good request once. Costs a stranger's request one MAC and no memory.
-
-    ``started_ms``: the time at its start. Older requests may have been admitted by the process before, so they are
-    refused, and their senders told a time that will do.
-    """
-
-    def __init__(
-        self,
-        auth: HttpAuth,
-        started_ms: int = 0,
-        *,
-        window_ms: int = WINDOW_MS,
-        capacity: int = REPLAY_CAPACITY,
-    ) -> None:
-        self._auth = auth
-        self._window = window_ms
-        self._seen = _SeenMacs(capacity, started_ms)
-
-    def admit(
-        self, header: str | None, target: Target, now_ms: int, *, anyone: bool = False
-    ) -> Credentials | Refused:
-        """Check one request's Authorization header; its credentials when it is good."""
-        try:
-            credentials = Credentials.parse(header or "")
-        except InvalidInputError:
-            return Refused(Refusal.MALFORMED, None)
-        if not self._auth.proves(credentials, target, anyone=anyone):
-            return self._refused(Refusal.MAC, credentials, now_ms)
-        self._seen.expire(now_ms - self._window)
-        if abs(credentials.time_ms - now_ms) > self._window or self._seen.too_old(credentials.time_ms):
-            return self._refused(Refusal.TIME, credentials, now_ms)
-        if not self._seen.add(credentials.time_ms, credentials.mac):
-            return self._refused(Refusal.REPLAY, credentials, now_ms)
-        return credentials
-
-    def _refused(self, reason: Refusal, credentials: Credentials, now_ms: int) -> Refused:
-        good_ms = max(now_ms, self._seen.earliest_ms)
-        return Refused(reason, self._auth.challenge(credentials.nonce, good_ms))
-
-
-class _SeenMacs:
-    """The MACs of admitted requests by the second they were made in; what is forgotten is refused from then on."""
-
-    def __init__(self, capacity: int, started_ms: int) -> None:
-        self._capacity = capacity
-        self._buckets: dict[int, set[bytes]] = {}
-        self._count = 0
-        self._floor = started_ms // _BUCKET_MS if started_ms else -1
-
-    @property
-    def earliest_ms(self) -> int:
-        return (self._floor + 1) * _BUCKET_MS
-
-    def too_old(self, time_ms: int) -> bool:
-        return time_ms // _BUCKET_MS <= self._floor
-
-    def add(self, time_ms: int, mac: bytes) -> bool:
-        """Remember; False when it is known already. ``time_ms`` is not ``too_old``."""
-        bucket = self._buckets.setdefault(time_ms // _BUCKET_MS, set())
-        short = mac[:16]
-        if short in bucket:
-            return False
-        bucket.add(short)
-        self._count += 1
-        while self._count > self._capacity:
-            self._forget(min(self._buckets))
-        return True
-
-    def expire(self, before_ms: int) -> None:
-        last = before_ms // _BUCKET_MS - 1
-        if last > self._floor:
-            for second in [second for second in self._buckets if second <= last]:
-                self._forget(second)
-            self._floor = max(self._floor, last)
-
-    def _forget(self, second: int) -> None:
-        self._count -= len(self._buckets.pop(second))
-        self._floor = max(self._floor, second)
 
 
 class PeerOffsets:

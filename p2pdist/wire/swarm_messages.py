@@ -31,8 +31,10 @@ from p2pdist.wire.codec import (
     pack,
     understood,
 )
+from p2pdist.wire.sealed_frames import FrameFormat
 
 MAX_FRAME = 64 * 1024
+LINK_FRAMES = FrameFormat(4, MAX_FRAME, signs_of_life=True)
 MAX_PIECES = 1 << 15
 MAX_LISTED = 4096
 MAX_MEMBERS = 32

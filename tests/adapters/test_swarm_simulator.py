@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from p2pdist.swarm.settings import PlannerSettings
-from p2pdist.testing.swarm_simulator import HostLink, Outcome, Scenario, best_makespan, simulate
+from p2pdist.testing.swarm_scenario import HostLink, Outcome, Scenario, best_makespan
+from p2pdist.testing.swarm_simulator import simulate
 
 MIB = 1024 * 1024
 RATE = 12_500_000.0

@@ -11,7 +11,7 @@ import pytest
 from p2pdist.discovery.port import Discovery
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.reference import Repository
-from p2pdist.wire.records import PeerId, TagRecord
+from p2pdist.records import PeerId, TagRecord
 
 BLOB = Digest.of(b"a layer")
 OTHER = Digest.of(b"another layer", "sha512")

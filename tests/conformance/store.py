@@ -205,6 +205,21 @@ class StoreConformance:
         assert len(set(infos)) == 1
         assert (await store.usage()).committed == LAYER
 
+    async def test_a_blob_that_is_committed_again_may_go_once_its_readers_have(self, make: MakeStore) -> None:
+        store, data = await make(1_000_000), content("a")
+        info = await add(store, data)
+        early = await store.open(info.digest)
+        ingest = await store.ingest(info.digest, LAYER)
+        await ingest.write(0, data)
+        await ingest.commit()
+        late = await store.open(info.digest)
+        assert early is not None
+        assert late is not None
+        for reader in (early, late):
+            assert not await store.delete(info.digest)
+            reader.close()
+        assert await store.delete(info.digest)
+
     async def test_an_ended_ingest_refuses_writes_and_reads_nothing(self, make: MakeStore) -> None:
         store, data = await make(1_000_000), content("a")
         ingest = await store.ingest(Digest.of(data), LAYER)
@@ -216,6 +231,15 @@ class StoreConformance:
             await ingest.write(0, data[:10])
         with pytest.raises(StoreError, match="no longer being written"):
             await ingest.commit()
+
+    @pytest.mark.parametrize("way", ["commit", "close", "discard"])
+    async def test_an_ended_ingest_has_no_file_to_send_from(self, make: MakeStore, way: str) -> None:
+        """Whoever asks meanwhile finds nothing, as with ``read``; it is no fault of theirs."""
+        store, data = await make(1_000_000), content("a")
+        ingest = await store.ingest(Digest.of(data), LAYER)
+        await ingest.write(0, data)
+        await getattr(ingest, way)()
+        assert ingest.duplicate() is None
 
     # -- resuming --
 

@@ -17,7 +17,8 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from p2pdist.testing.swarm_simulator import HostLink, Outcome, Scenario, best_makespan, simulate
+from p2pdist.testing.swarm_scenario import HostLink, Outcome, Scenario, best_makespan
+from p2pdist.testing.swarm_simulator import simulate
 
 MIB = 1024 * 1024
 MBIT = 125_000.0

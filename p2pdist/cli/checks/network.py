@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from p2pdist.cli.checks.finding import Finding, fail, ok, warn
+from p2pdist.config.addresses import parse_host_port, split_host_port
 from p2pdist.config.model import Config, RegistryConfig
-from p2pdist.config.values import parse_host_port, split_host_port
 from p2pdist.errors import DeniedError, P2PDistError
 
 BOUND = 5.0

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from p2pdist.cli.checks.finding import Finding, fail, ok, warn
+from p2pdist.config.addresses import split_host_port
 from p2pdist.config.model import Config
-from p2pdist.config.values import split_host_port
 
 BOUND = 3.0
 _PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")

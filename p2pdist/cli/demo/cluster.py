@@ -16,7 +16,7 @@ import aiohttp
 from p2pdist.cli.demo.figures import parse_metrics, total
 from p2pdist.cli.demo.workspace import Child, free_ports
 from p2pdist.cli.errors import CommandError
-from p2pdist.config.values import quote
+from p2pdist.config.texts import quote
 from p2pdist.wire.keys import ClusterKey
 
 # The name the images are pulled by; no such host exists, only this configuration says where it is.

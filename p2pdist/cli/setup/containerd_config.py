@@ -15,7 +15,7 @@ from pathlib import Path
 from posixpath import normpath
 from typing import Any
 
-from p2pdist.config.values import quote
+from p2pdist.config.texts import quote
 from p2pdist.errors import InvalidInputError
 
 KEY = "config_path"

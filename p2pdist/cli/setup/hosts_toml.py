@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from p2pdist.cli.setup.mirrors import MirroredRegistry
-from p2pdist.config.values import quote
+from p2pdist.config.texts import quote
 
 FILE = "hosts.toml"
 _HEAD = "# Written by: p2pdist setup containerd (undo: p2pdist setup containerd --remove)\n"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from p2pdist.cli.setup.mirrors import MirroredRegistry, Mirrors
-from p2pdist.config.values import quote
+from p2pdist.config.texts import quote
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.reference import looks_like_host
 

@@ -20,12 +20,13 @@ from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
 from p2pdist.records import ContentKey, Endpoint, PeerId, Provider
 from p2pdist.testing.registry import FakeRegistry
-from p2pdist.wire import codec, swarm_messages
-from p2pdist.wire.codec import Method
+from p2pdist.wire import codec, dht_messages, swarm_messages
 from p2pdist.wire.datagram import Sealer
+from p2pdist.wire.dht_messages import Method
 from p2pdist.wire.flow_frames import HEAD
 from p2pdist.wire.flow_frames import PATH as FLOW
-from p2pdist.wire.http_auth import FrameSeal, SteadyWall, Target
+from p2pdist.wire.http_auth import SteadyWall, Target
+from p2pdist.wire.sealed_frames import FrameSeal
 from tests.support_flow import UPGRADE
 from tests.support_peers import KEY, auth_of, peer_id
 from tests.support_scripted_peer import Exchange, Script, scripted_peer
@@ -97,7 +98,7 @@ class Later:
             data, source = await asyncio.get_running_loop().sock_recvfrom(self.socket, 2000)
             opened = self._sealer.open(data, self.clock.now())
             try:
-                message = codec.decode_message(getattr(opened, "payload", b""), 2000)
+                message = dht_messages.decode_message(getattr(opened, "payload", b""), 2000)
             except InvalidInputError:
                 continue
             if message.method is None:
@@ -115,7 +116,7 @@ class Later:
             }
             self.say(Endpoint(*source), message.id, 0, bodies.get(message.method, ("more",)))
 
-    def _earlier(self, message: codec.Message) -> int:
+    def _earlier(self, message: dht_messages.Message) -> int:
         """How many others announced that key before: it keeps records as all do, and tells of them in a form of its own."""
         announced = self.announced.setdefault(message.body[0], set())
         announced.add(message.sender)

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from p2pdist.api import flow
+from p2pdist.api import flow, flow_output
+from p2pdist.api.flow_wants import MAX_BLOBS, MAX_WANTS
 from p2pdist.errors import P2PDistError
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.swarm.settings import PlannerSettings
-from p2pdist.testing.swarm_simulator import PIECE_WAIT
+from p2pdist.testing.swarm_traffic import PIECE_WAIT
 from p2pdist.testing.tls import TestAuthority
-from p2pdist.wire.flow_frames import HEAD, MAX_REQUEST, encode_want, pack_request
+from p2pdist.wire.flow_frames import HEAD, MAX_REQUEST, REQUESTS, encode_want
 from p2pdist.wire.flow_frames import Want as WantFrame
 from tests.adapters.api.test_peer import authorized, wire_to
 from tests.support_flow import Arriving, Asker, asker, open_descriptors, until
@@ -274,28 +276,28 @@ async def test_a_late_want_is_refused_however_busy_the_flow_is(bench: PeerBench,
 async def test_wants_are_bounded(bench: PeerBench, tmp_path: Path) -> None:
     blob = Arriving(tmp_path / "part", DATA)
     async with bench.peer(partials=lambda digest: blob) as seed, flow_to(bench, seed) as flow_:
-        for handle in range(flow.MAX_WANTS + 1):
+        for handle in range(MAX_WANTS + 1):
             flow_.want(handle, blob.digest, 0, 1, blob.size)
-        assert await flow_.refused() == (flow.MAX_WANTS, 503)
+        assert await flow_.refused() == (MAX_WANTS, 503)
         flow_.cancel(0)
         flow_.want(1000, blob.digest, 0, 1, blob.size)
         flow_.want(1001, blob.digest, 0, 1, blob.size)
         assert await flow_.refused() == (1001, 503)  # so the two before have been taken
         blob.come(0, 1)
-        served = {(await flow_.frame())[1] for _ in range(flow.MAX_WANTS)}
-        assert served == {*range(1, flow.MAX_WANTS), 1000}
+        served = {(await flow_.frame())[1] for _ in range(MAX_WANTS)}
+        assert served == {*range(1, MAX_WANTS), 1000}
 
 
 async def test_open_blobs_are_bounded(bench: PeerBench, tmp_path: Path) -> None:
-    count = flow.MAX_BLOBS + 5
+    count = MAX_BLOBS + 5
     blobs = [Arriving(tmp_path / f"part{index}", DATA[index : index + 100]) for index in range(count)]
     by_digest = {blob.digest: blob for blob in blobs}
     async with bench.peer(partials=by_digest.get) as seed, flow_to(bench, seed) as flow_:
         for handle, blob in enumerate(blobs):
             flow_.want(handle, blob.digest, 0, 100, blob.size)
         refused = [await flow_.refused() for _ in range(5)]
-        assert refused == [(handle, 503) for handle in range(flow.MAX_BLOBS, count)]
-        assert sum(len(blob.watchers) for blob in blobs) == flow.MAX_BLOBS
+        assert refused == [(handle, 503) for handle in range(MAX_BLOBS, count)]
+        assert sum(len(blob.watchers) for blob in blobs) == MAX_BLOBS
         blobs[0].come(0, 100)
         assert await flow_.body(0, 100) == DATA[:100]
         flow_.want(99, blobs[-1].digest, 0, 100, blobs[-1].size)  # there is room again
@@ -333,9 +335,9 @@ async def test_what_is_malformed_or_forged_ends_the_flow(bench: PeerBench, wrong
         await stays(flow_, digest)
         payload = encode_want(WantFrame(2, digest, 0, 10, len(DATA)))
         if wrong == "mac":
-            flow_.writer.write(pack_request(bytes(16), payload))
+            flow_.writer.write(REQUESTS.pack(bytes(16), payload))
         elif wrong == "replayed":
-            whole = pack_request(flow_.seal.next(payload), payload)
+            whole = REQUESTS.pack(flow_.seal.next(payload), payload)
             flow_.writer.write(whole)
             assert await flow_.body(2, 10) == DATA[:10]
             flow_.writer.write(whole)
@@ -347,8 +349,8 @@ async def test_what_is_malformed_or_forged_ends_the_flow(bench: PeerBench, wrong
             flow_.want(2, digest, len(DATA), 10, len(DATA))
         else:
             cancels = b"".join(
-                pack_request(flow_.seal.next(b"\2" + bytes(4)), b"\2" + bytes(4))
-                for _ in range(2 * flow.MAX_WANTS + 1)
+                REQUESTS.pack(flow_.seal.next(b"\2" + bytes(4)), b"\2" + bytes(4))
+                for _ in range(2 * MAX_WANTS + 1)
             )
             flow_.writer.write(cancels)
         assert await flow_.ended() == 0
@@ -457,7 +459,7 @@ async def test_a_flow_that_nobody_uses_is_closed(bench: PeerBench, monkeypatch: 
 
 
 async def test_who_takes_no_byte_is_cut(bench: PeerBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "PROGRESS_TIMEOUT", 0.3)
+    monkeypatch.setattr(flow_output, "PROGRESS_TIMEOUT", 0.3)
     async with bench.peer() as seed, flow_to(bench, seed) as flow_:
         data = random.Random(3).randbytes(16 * MIB)
         digest = seed.shelf.put(data)

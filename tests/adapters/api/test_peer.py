@@ -14,8 +14,9 @@ import pytest
 from p2pdist.api.peer_listener import ConnectionLimits
 from p2pdist.clock import SystemClock
 from p2pdist.oci.digest import Digest
-from p2pdist.wire.http_auth import CHALLENGE_HEADER, MAC_HEADER, Credentials, Refusal, SteadyWall, Target
-from p2pdist.wire.records import PeerId
+from p2pdist.records import PeerId
+from p2pdist.wire.http_auth import CHALLENGE_HEADER, MAC_HEADER, Credentials, SteadyWall, Target
+from p2pdist.wire.http_verifier import Refusal
 from tests.support_peers import OTHER_KEY, PeerBench, ServedPeer, auth_of, fetch, peer_id
 
 DATA = bytes(range(256)) * 1000

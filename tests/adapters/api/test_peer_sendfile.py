@@ -64,8 +64,10 @@ class Sender:
     errors: list[BaseException] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
+    task: asyncio.Task[Any] | None = None
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.task = asyncio.current_task()
         descriptor = os.open(self.path, os.O_RDONLY)
         response = web.StreamResponse()
         length = len(self.lead) + sum(length for _, length in self.spans)
@@ -256,6 +258,41 @@ def test_cancelling_waits_for_the_thread_and_counts_what_it_sent(run: Run, path:
         client.close()
         assert isinstance(sender.errors[0], asyncio.CancelledError)
         assert 0 < sender.counted < SIZE
+
+    run(check())
+
+
+def test_cancelling_again_waits_for_the_thread_all_the_same(
+    run: Run, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client leaves, and the agent stops: the thread still has the socket, whose number must not become another's."""
+    begun, go_on = threading.Event(), threading.Event()
+    real = os.sendfile
+
+    def held(*arguments: Any) -> int:
+        begun.set()
+        go_on.wait()
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", held)
+
+    async def check() -> None:
+        async with Sender(path, spans=[(0, 1000)]).serving() as sender:
+            client = await Client.ask(sender.port)
+            await asyncio.to_thread(begun.wait)
+            try:
+                assert sender.task is not None
+                for _ in range(3):
+                    sender.task.cancel()
+                    for _ in range(10):
+                        await asyncio.sleep(0)
+                assert not sender.done.is_set()
+            finally:
+                go_on.set()
+            await sender.done.wait()
+            client.close()
+        assert isinstance(sender.errors[0], asyncio.CancelledError)
+        assert sender.counted == 1000
 
     run(check())
 

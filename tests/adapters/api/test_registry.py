@@ -302,6 +302,15 @@ async def test_tags_and_referrers_pass_through(edge: Edge) -> None:
     assert edge.counts.total == 0
 
 
+@pytest.mark.parametrize("filters", ["", "x" * 300, "artifact\u00e9"])
+async def test_filters_that_cannot_stand_in_a_header_are_left_out(edge: Edge, filters: str) -> None:
+    edge.mirror.page = UpstreamPage(b"{}", {"Content-Type": "a\u00e9", "OCI-Filters-Applied": filters})
+    answer = await edge.get(f"/v2/library/nginx/referrers/{ABSENT}?artifactType=a/b")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    assert "OCI-Filters-Applied" not in answer.headers
+
+
 @pytest.mark.parametrize(
     ("asked", "link", "expected"),
     [

@@ -14,7 +14,7 @@ import pytest
 from p2pdist.clock import Clock, SystemClock
 from p2pdist.discovery.node import DiscoveryNode
 from p2pdist.discovery.settings import DiscoverySettings, Tuning
-from p2pdist.wire.records import PeerId
+from p2pdist.records import PeerId
 
 KEY = hashlib.sha256(b"the cluster's").digest()
 TUNING = Tuning(lonely_retry=0.05, lonely_retry_cap=0.2, start_within=5.0)

@@ -7,10 +7,10 @@ import socket
 
 from p2pdist.clock import SystemClock
 from p2pdist.discovery.node import DiscoveryNode
-from p2pdist.wire import codec
-from p2pdist.wire.codec import Message, Method
+from p2pdist.records import PeerId
+from p2pdist.wire import dht_messages
 from p2pdist.wire.datagram import Sealer
-from p2pdist.wire.records import PeerId
+from p2pdist.wire.dht_messages import Message, Method
 from tests.adapters.discovery.conftest import KEY
 
 
@@ -33,7 +33,7 @@ class Stranger:
 
     def request(self, node: DiscoveryNode, method: Method, body: tuple[object, ...]) -> bytes:
         message = Message(7, self.peer, node._settings.peer, None, method, body)
-        return self.sealed(codec.encode_message(message))
+        return self.sealed(dht_messages.encode_message(message))
 
     async def heard(self) -> bytes:
         async with asyncio.timeout(10):

@@ -18,9 +18,9 @@ import pytest
 from p2pdist.clock import SystemClock
 from p2pdist.discovery.node import DiscoveryNode
 from p2pdist.oci.digest import Digest
-from p2pdist.wire import codec
-from p2pdist.wire.codec import Message, Method
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId
+from p2pdist.records import ContentKey, Endpoint, PeerId
+from p2pdist.wire import codec, dht_messages
+from p2pdist.wire.dht_messages import Message, Method
 from tests.adapters.discovery.conftest import KEY, Cluster, until
 from tests.adapters.discovery.stranger import Stranger
 from tests.conformance.discovery import (
@@ -352,7 +352,7 @@ class TestStrangers:
         member.send(anna, member.request(anna, Method.PING, ()))
         await member.heard()
         answer = Message(7, member.peer, peer_of(anna), None, None, ())
-        member.send(anna, member.sealed(codec.encode_message(answer)))
+        member.send(anna, member.sealed(dht_messages.encode_message(answer)))
         await until(lambda: anna.counters().get("unasked", 0) == 1)
         assert {c.peer for c in anna.contacts()} == {peer_of(bert), member.peer}
 
@@ -369,13 +369,13 @@ async def test_a_lie_about_contacts_costs_little(cluster: Cluster, strangers: St
             opened = liar.sealer.open(
                 await asyncio.get_running_loop().sock_recv(liar.socket, 2000), SystemClock().now()
             )
-            asked = codec.decode_message(opened.payload, 1400)  # type: ignore[union-attr]
+            asked = dht_messages.decode_message(opened.payload, 1400)  # type: ignore[union-attr]
             nobodies = [
                 codec.encode_contact(PeerId(hashlib.sha1(bytes([i])).digest()), Endpoint("127.0.0.1", 9))
                 for i in range(30)
             ]
             answer = Message(asked.id, liar.peer, peer_of(anna), None, None, (nobodies, []))
-            liar.send(anna, liar.sealed(codec.encode_message(answer)))
+            liar.send(anna, liar.sealed(dht_messages.encode_message(answer)))
 
     lying = asyncio.create_task(lie())
     try:

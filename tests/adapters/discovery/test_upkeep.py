@@ -10,9 +10,9 @@ import pytest
 
 from p2pdist.discovery.maintenance import Maintenance
 from p2pdist.discovery.node import DiscoveryNode
+from p2pdist.records import ContentKey, Endpoint
 from p2pdist.testing.clock import ManualClock
-from p2pdist.wire.codec import Method
-from p2pdist.wire.records import ContentKey, Endpoint
+from p2pdist.wire.dht_messages import Method
 from tests.adapters.discovery.conftest import Cluster, until
 from tests.conformance.discovery import BLOB, OTHER
 

@@ -12,9 +12,10 @@ from p2pdist.clock import SystemClock
 from p2pdist.errors import BusyError, DeniedError, NotFoundError, ProtocolError, UnreachableError
 from p2pdist.oci.digest import Digest
 from p2pdist.peers import piece_client
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
+from p2pdist.records import Endpoint, Provider
 from p2pdist.testing.clock import ManualClock
-from p2pdist.wire.records import Endpoint, Provider
 from tests.support_flow import open_descriptors, until
 from tests.support_peers import (
     OTHER_KEY,

@@ -15,7 +15,7 @@ from p2pdist.errors import P2PDistError
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.flow import FlowConnection
 from p2pdist.wire.flow_frames import DATA, HEAD, REFUSED
-from p2pdist.wire.http_auth import FrameSeal
+from p2pdist.wire.sealed_frames import FrameSeal
 
 MARGIN = 16
 WANTS = 3

@@ -19,10 +19,11 @@ from p2pdist.errors import (
 )
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.flow import MAX_HEAD
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
+from p2pdist.records import Provider
 from p2pdist.wire.flow_frames import DATA, HEAD
 from p2pdist.wire.http_auth import CHALLENGE_HEADER
-from p2pdist.wire.records import Provider
 from tests.support_flow import UPGRADE, Source
 from tests.support_peers import OTHER_KEY, CountingClientHooks, auth_of
 from tests.support_scripted_peer import Exchange, scripted_peer

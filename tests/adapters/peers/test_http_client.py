@@ -18,10 +18,10 @@ from p2pdist.errors import (
     UnreachableError,
 )
 from p2pdist.oci.digest import Digest
+from p2pdist.records import Endpoint, Provider
 from p2pdist.testing.clock import ManualClock
 from p2pdist.testing.tls import TestAuthority
-from p2pdist.wire.http_auth import Refusal
-from p2pdist.wire.records import Endpoint, Provider
+from p2pdist.wire.http_verifier import Refusal
 from tests.support_peers import OTHER_KEY, CountingClientHooks, PeerBench, fetch, peer_id
 from tests.support_tls import peer_tls
 

@@ -19,9 +19,10 @@ from p2pdist.errors import (
 )
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.body import MAX_CHUNK
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
+from p2pdist.records import Endpoint, Provider
 from p2pdist.wire.http_auth import CHALLENGE_HEADER
-from p2pdist.wire.records import Endpoint, Provider
 from tests.support_peers import OTHER_KEY, auth_of, fetch, peer_id
 from tests.support_scripted_peer import Exchange, scripted_peer
 
@@ -167,6 +168,18 @@ async def test_a_stranger_at_a_peers_address_is_not_believed(peers: HttpPeers) -
         async with scripted_peer(script, auth) as peer:
             with pytest.raises(ProtocolError, match="not from it"):
                 await fetch(peers, peer.provider, BLOB)
+
+
+@pytest.mark.parametrize("claimed", ["", "nonsense", "ab" * 20, peer_id("another member").hex])
+async def test_who_answers_is_who_has_proven_it_and_not_who_it_says(peers: HttpPeers, claimed: str) -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.answer(200, {"P2PDist-Peer": claimed, "Content-Length": "0"})
+
+    async with scripted_peer(script) as peer:
+        (endpoint,) = peer.provider.endpoints
+        assert (await peers.hello(endpoint, peer.provider.peer)).peer == peer.provider.peer
+        with pytest.raises(ProtocolError, match="not from it"):
+            await peers.hello(endpoint)
 
 
 async def test_a_recorded_answer_does_not_fit_another_request(peers: HttpPeers) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from p2pdist.peers.routes import RouteResolver, Routes, usable_endpoints
-from p2pdist.wire.records import Endpoint
+from p2pdist.records import Endpoint
 from tests.support_peers import peer_id
 
 A, B, C = Endpoint("10.0.0.1", 5051), Endpoint("fd00::1", 5051), Endpoint("10.0.0.3", 5051)

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from p2pdist.clock import SystemClock
-from p2pdist.peers.http_client import HttpPeers, PeerClientSettings
+from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.swarm_links import MAX_QUEUE, MAX_WAITING, HttpSwarmLinks
 from p2pdist.records import PeerId
 from tests.support_flow import until

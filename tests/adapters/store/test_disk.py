@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from p2pdist.store.catalog import Catalog
 from p2pdist.store.disk import DiskStore
 from p2pdist.store.layout import Layout
 from p2pdist.store.part import PartFile
+from p2pdist.store.reader import open_blob
 from p2pdist.testing.clock import ManualClock
 from tests.conformance.store import LAYER, add, content, held
 
@@ -100,6 +102,38 @@ async def test_a_cancelled_commit_is_done_all_the_same(
     assert await store.read(ingest.digest, LAYER) == data
     usage = await store.usage()
     assert (usage.committed, usage.reserved) == (LAYER, 0)
+
+
+async def test_an_open_that_is_overtaken_by_the_loss_of_the_blob_finds_nothing(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two open a blob whose file is taken away from outside: one just before that, one after it, which is told first."""
+    info = await add(store, content("a"))
+    reached, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, size: int) -> int:
+        descriptor = open_blob(path, size)
+        reached.set()
+        assert go_on.wait(BOUND)
+        return descriptor
+
+    with monkeypatch.context() as patch:
+        patch.setattr("p2pdist.store.disk_reads.open_blob", slow)
+        early = asyncio.create_task(store.open(info.digest))
+        await asyncio.to_thread(reached.wait, BOUND)
+    store._layout.blob(info.digest).unlink()
+    assert await store.open(info.digest) is None
+    go_on.set()
+    assert await early is None
+    assert not [link for link in open_files() if info.digest.hex in link]
+
+
+def open_files() -> list[str]:
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+    return links
 
 
 async def test_a_cancelled_ingest_reserves_nothing(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:

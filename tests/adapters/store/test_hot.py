@@ -91,7 +91,7 @@ async def test_a_large_blob_is_not_kept_open(store: DiskStore) -> None:
     digest = (await store.put(Digest.of(LARGE), LARGE)).digest
     (await _opened(store, digest)).close()
     assert await store.read(digest, 10**6) == LARGE
-    assert not store._hot._files
+    assert not store._reads._hot._files
 
 
 async def test_what_is_evicted_gives_its_room_back(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_what_is_evicted_gives_its_room_back(tmp_path: Path) -> None:
     assert await store.read(Digest.of(bodies[0]), 100_000) is None
     assert await store.read(Digest.of(bodies[-1]), 100_000) == bodies[-1]
     await store.close()
-    assert not store._hot._files
+    assert not store._reads._hot._files
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut", "replaced by a shorter one"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pdist.config import schema, values
+from p2pdist.config import addresses, schema, values
 from p2pdist.config.model import ListenAddress
 from p2pdist.config.schema import Key, Section
 
@@ -97,7 +97,7 @@ def test_what_is_no_duration(text: object) -> None:
     ],
 )
 def test_addresses_to_listen_at(text: str, address: ListenAddress) -> None:
-    assert values.parse_listen(text) == address
+    assert addresses.parse_listen(text) == address
 
 
 @pytest.mark.parametrize(
@@ -119,15 +119,15 @@ def test_addresses_to_listen_at(text: str, address: ListenAddress) -> None:
 )
 def test_what_is_no_address_to_listen_at(text: object) -> None:
     with pytest.raises(ValueError):
-        values.parse_listen(text)
+        addresses.parse_listen(text)
 
 
 @pytest.mark.parametrize(
     "entry", ["10.0.0.1:5051", "[2001:db8::1]:5051", "host-1:5051", "dns:agents.example.internal:5051"]
 )
 def test_bootstrap_entries(entry: str) -> None:
-    assert values.parse_bootstrap([entry]) == (entry,)
-    assert values.parse_bootstrap(f"{entry}, {entry},") == (entry, entry)
+    assert addresses.parse_bootstrap([entry]) == (entry,)
+    assert addresses.parse_bootstrap(f"{entry}, {entry},") == (entry, entry)
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,13 @@ def test_bootstrap_entries(entry: str) -> None:
 )
 def test_what_is_no_bootstrap_entry(entry: str) -> None:
     with pytest.raises(ValueError, match="holds"):
-        values.parse_bootstrap([entry])
+        addresses.parse_bootstrap([entry])
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0:5051", "[::]:5051", ":5051", "not a host"])
 def test_an_advertised_address_must_lead_somewhere(text: str) -> None:
     with pytest.raises(ValueError):
-        values.parse_advertise(text)
+        addresses.parse_advertise(text)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_an_advertised_address_must_lead_somewhere(text: str) -> None:
     ],
 )
 def test_urls(text: str, url: str) -> None:
-    assert values.parse_url(text) == url
+    assert addresses.parse_url(text) == url
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_urls(text: str, url: str) -> None:
     ],
 )
 def test_endpoints(text: str, endpoint: str) -> None:
-    assert values.parse_endpoint(text) == endpoint
+    assert addresses.parse_endpoint(text) == endpoint
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_endpoints(text: str, endpoint: str) -> None:
 )
 def test_what_is_no_endpoint(text: object) -> None:
     with pytest.raises(ValueError) as raised:
-        values.parse_endpoint(text)
+        addresses.parse_endpoint(text)
     assert "hunter2" not in str(raised.value)
 
 
@@ -214,12 +214,12 @@ def test_what_is_no_endpoint(text: object) -> None:
 )
 def test_what_is_no_url(text: str) -> None:
     with pytest.raises(ValueError):
-        values.parse_url(text)
+        addresses.parse_url(text)
 
 
 def test_credentials_in_a_url_are_refused_without_being_repeated() -> None:
     with pytest.raises(ValueError, match="credentials") as caught:
-        values.parse_url("https://user:hunter2@r.example")
+        addresses.parse_url("https://user:hunter2@r.example")
     assert "hunter2" not in str(caught.value)
 
 

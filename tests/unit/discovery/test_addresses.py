@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from p2pdist.discovery.addresses import Family, HostPort, observed, parse_host_port, reached_at, resolve
 from p2pdist.errors import InvalidInputError
-from p2pdist.wire.records import Endpoint
+from p2pdist.records import Endpoint
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from p2pdist.discovery.records import RACE, Bounds, RecordStore
 from p2pdist.oci.digest import Digest
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId, Provider, TagRecord
+from p2pdist.records import ContentKey, Endpoint, PeerId, Provider, TagRecord
 
 KEY = ContentKey(bytes(20))
 

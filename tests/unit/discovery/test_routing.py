@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kademlia.node import Node
 
 from p2pdist.discovery.routing import PROBE_AFTER, ContactTable, RoundTrip
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId
+from p2pdist.records import ContentKey, Endpoint, PeerId
 
 HERE = Endpoint("10.0.0.1", 5051)
 ELSEWHERE = Endpoint("10.0.0.2", 5051)

@@ -14,11 +14,11 @@ from p2pdist.discovery.routing import ContactTable
 from p2pdist.discovery.service import KEYS_PER_MESSAGE, PROVIDERS, TAGS, Limits, Service
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
+from p2pdist.records import ContentKey, Endpoint, PeerId, TagRecord
 from p2pdist.testing.clock import ManualClock
-from p2pdist.wire import codec
-from p2pdist.wire.codec import Message, Method
+from p2pdist.wire import codec, dht_messages
 from p2pdist.wire.datagram import MAX_PAYLOAD
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId, TagRecord
+from p2pdist.wire.dht_messages import Message, Method
 
 ME, ANNA, BERT = (PeerId(bytes([i]) * 20) for i in (1, 2, 3))
 SOURCE = Endpoint("10.0.0.9", 5051)
@@ -126,7 +126,7 @@ def test_the_fullest_answers_fit() -> None:
         answer = served.ask(BERT, method, *body)
         assert isinstance(answer, tuple)
         message = Message(0xFFFFFFFF, ME, BERT, Endpoint("2001:db8::1", 65535), None, answer)
-        assert len(codec.encode_message(message)) <= MAX_PAYLOAD
+        assert len(dht_messages.encode_message(message)) <= MAX_PAYLOAD
         assert method is not Method.ANNOUNCE or len(answer[3]) >= 8
 
 

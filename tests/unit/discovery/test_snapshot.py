@@ -8,7 +8,7 @@ import pytest
 
 from p2pdist.discovery import snapshot
 from p2pdist.discovery.addresses import HostPort
-from p2pdist.wire.records import Endpoint
+from p2pdist.records import Endpoint
 
 
 def test_what_was_kept_is_read_back(tmp_path: Path) -> None:

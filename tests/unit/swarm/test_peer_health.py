@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.swarm.peer_health import (
     BAN,
     MAX_BACKOFF,
@@ -18,7 +19,6 @@ from p2pdist.swarm.peer_health import (
     PeerHealth,
     Standing,
 )
-from p2pdist.wire.records import Endpoint, PeerId, Provider
 
 A, B, C, D = (PeerId(bytes([number]) * 20) for number in range(4))
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from p2pdist.errors import InvalidInputError
 from p2pdist.oci.digest import Digest
-from p2pdist.records import MAX_ENDPOINTS
-from p2pdist.wire import codec
-from p2pdist.wire.records import ContentKey, Endpoint, PeerId, Provider, TagRecord
+from p2pdist.records import MAX_ENDPOINTS, ContentKey, Endpoint, PeerId, Provider, TagRecord
+from p2pdist.wire import codec, dht_messages
 
 peers = st.binary(min_size=20, max_size=20).map(PeerId)
 addresses = st.one_of(
@@ -37,12 +36,12 @@ tag_records = st.builds(
     st.integers(0, 86_400_000).map(lambda ms: ms / 1000),
 )
 messages = st.builds(
-    codec.Message,
+    dht_messages.Message,
     st.integers(0, 0xFFFFFFFF),
     peers,
     st.none() | peers,
     st.none() | endpoints,
-    st.none() | st.sampled_from(list(codec.Method)),
+    st.none() | st.sampled_from(list(dht_messages.Method)),
     st.lists(st.booleans() | st.binary(max_size=40) | st.integers(0, 99), max_size=5).map(tuple),
 )
 
@@ -58,8 +57,8 @@ def test_a_tag_record_comes_back(record: TagRecord) -> None:
 
 
 @given(messages)
-def test_a_message_comes_back(message: codec.Message) -> None:
-    assert codec.decode_message(codec.encode_message(message), 1400) == message
+def test_a_message_comes_back(message: dht_messages.Message) -> None:
+    assert dht_messages.decode_message(dht_messages.encode_message(message), 1400) == message
 
 
 @given(peers, endpoints)
@@ -100,7 +99,7 @@ DECODERS = [
     codec.decode_tag_record,
     codec.decode_endpoint,
     codec.decode_contact,
-    lambda data: codec.decode_message(data, 1400),
+    lambda data: dht_messages.decode_message(data, 1400),
     lambda data: codec.unpack_bounded(data, max_bytes=1400),
     lambda data: codec.split_keys(data, 10),
     codec.as_key,
@@ -126,7 +125,7 @@ def test_strangers_bytes_are_read_or_refused(decode, data) -> None:  # type: ign
 @given(messages | providers | tag_records, st.integers(0, 400), st.integers(0, 255))
 def test_damaged_bytes_are_read_or_refused(decode, value, at: int, byte: int) -> None:  # type: ignore[no-untyped-def]
     encode = {
-        codec.Message: codec.encode_message,
+        dht_messages.Message: dht_messages.encode_message,
         Provider: codec.encode_provider,
         TagRecord: codec.encode_tag_record,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,16 +14,13 @@ from p2pdist.wire.flow_frames import (
     MAX_REQUEST,
     MAX_WANT,
     Cancel,
-    Requests,
     Want,
     decode_request,
     encode_cancel,
     encode_want,
-    pack_request,
 )
 
 DIGEST = Digest.of(b"blob")
-MAC = b"m" * 16
 LARGEST = 1 << 50
 handles = st.integers(0, 2**32 - 1)
 
@@ -107,43 +103,3 @@ def test_garbage_is_refused_or_means_something_sound(payload: bytes) -> None:
         if isinstance(request, Want):
             assert 0 < request.length <= MAX_WANT
             assert request.offset + request.length <= request.size <= LARGEST
-
-
-def cut(data: bytes, cuts: list[int]) -> list[bytes]:
-    at = sorted({0, len(data), *(each % (len(data) + 1) for each in cuts)})
-    return [data[low:high] for low, high in pairwise(at)]
-
-
-@given(
-    st.lists(st.tuples(st.binary(min_size=16, max_size=16), st.binary(max_size=MAX_REQUEST)), max_size=6),
-    st.lists(st.integers(0, 5000), max_size=12),
-)
-def test_requests_are_the_same_however_they_are_cut(sent: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
-    stream = b"".join(pack_request(mac, payload) for mac, payload in sent)
-    assert Requests(16).feed(stream) == sent
-    cutter, found = Requests(16), list[tuple[bytes, bytes]]()
-    for part in cut(stream, cuts):
-        found += cutter.feed(part)
-    assert found == sent
-
-
-@given(st.binary(max_size=3000), st.lists(st.integers(0, 3000), max_size=12))
-def test_garbage_cut_anyhow_is_refused_or_the_same_requests(data: bytes, cuts: list[int]) -> None:
-    def fed(parts: list[bytes]) -> list[tuple[bytes, bytes]] | None:
-        cutter, found = Requests(16), list[tuple[bytes, bytes]]()
-        try:
-            for part in parts:
-                found += cutter.feed(part)
-        except InvalidInputError:
-            return None
-        return found
-
-    whole = fed([data])
-    assert fed(cut(data, cuts)) == whole
-    assert all(len(payload) <= MAX_REQUEST for _, payload in whole or ())
-
-
-def test_a_request_that_is_too_long_is_refused_by_its_head() -> None:
-    assert Requests(16).feed(pack_request(MAC, b"x" * MAX_REQUEST)) == [(MAC, b"x" * MAX_REQUEST)]
-    with pytest.raises(InvalidInputError, match="513 bytes"):
-        Requests(16).feed(pack_request(MAC, b"x" * (MAX_REQUEST + 1))[:18])

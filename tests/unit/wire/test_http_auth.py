@@ -7,21 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pdist.errors import InvalidInputError
+from p2pdist.records import PeerId
 from p2pdist.wire.http_auth import (
     NONCE_BYTES,
-    WINDOW_MS,
     Challenge,
     Credentials,
     HttpAuth,
     PeerOffsets,
-    Refusal,
-    Refused,
     SteadyWall,
     Target,
-    Verifier,
     control_headers,
 )
-from p2pdist.wire.records import PeerId
+from p2pdist.wire.http_verifier import WINDOW_MS, Refusal, Refused, Verifier
 
 KEY = b"k" * 32
 ALICE, BOB, CAROL = (PeerId(bytes([number]) * 20) for number in range(3))
