@@ -5,6 +5,8 @@ Rules:
   ``_STRETCH`` pieces the rare ones come first, for each host in an order of its own, so that hosts have something to
   exchange.
 - A piece that a member fetches comes along the ring (ring.py), whether the next member has it yet or not.
+- A host that came late takes first what others lack too, for those behind it wait for that; what most of them have it takes
+  from the least busy one, and few pieces at a time as long as others come.
 - Otherwise, of the neighbours that have a piece, or are getting it from upstream, the one with the fewest own requests
   is asked; near ones before far ones; ties are broken by rendezvous, so that not all ask the same one.
 - Complete members are asked directly only when they are more than the others; few are divided (division.py).
@@ -55,6 +57,8 @@ class Choice:
         self._settings = settings
         self._front = 0
         self.wanted: dict[int, None] = {}
+        self.late = False
+        self._caught_up = False
 
     def lacks(self, piece: int) -> bool:
         """Whether a piece is missing and not on its way."""
@@ -121,10 +125,29 @@ class Choice:
             return None
         if self._laggards.lags(now):
             return self._end_of_way(piece, now)
+        if self.late and self.is_old(piece):
+            return self.other_source(piece, now)
         relay = self._relay(piece, now)
         if relay is None:
             return self.other_source(piece, now)
         return relay if relay.load < self._settings.relayed else None
+
+    def look_whether_late(self, now: float) -> None:
+        """Whether this host came when others held much already, and has not caught up with them since."""
+        if self._caught_up:
+            return
+        counts = [
+            len(member.have)
+            for member in self._members.table.values()
+            if not member.complete and not member.outside and member.lags_until <= now
+        ]
+        self.late = max(counts, default=0) > len(self._held) + self._settings.late
+        self._caught_up = not self.late
+
+    def is_old(self, piece: int) -> bool:
+        """Whether many have the piece, so that nobody waits for it behind this host."""
+        holders = self._members.holders.get(piece, ())
+        return piece not in self._members.claims and len(holders) > self._settings.old * (len(self._ring) - 1)
 
     def _relay(self, piece: int, now: float) -> Member | None:
         """The neighbour in the ring that the piece is to come from: the nearest behind this host, unless that failed or

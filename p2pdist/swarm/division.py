@@ -31,7 +31,8 @@ class Division:
         self._seed = seed
         self._settings = settings
         self._open_since: dict[int, float] = {}
-        self._lost: dict[int, float] = {}
+        self._missed_since: dict[int, float] = {}
+        self._lost: set[int] = set()
         self.spread = Spread()
         self.flights: dict[int, float] = {}
         self.since: dict[int, float] = {}
@@ -90,19 +91,21 @@ class Division:
         """As ``due``, for a piece to be taken from another arc."""
         return now - self._open_since.setdefault(piece, now) >= self._settings.arc_rank_delay * turn
 
-    def lost_for_arc(self, piece: int, now: float) -> None:
+    def lost_for_arc(self, piece: int) -> None:
         """The arc's claim of the piece ended without it. Those outside who are getting it may be getting it from this arc:
-        for a while only those count that have it."""
-        self._lost[piece] = now
+        from now on only those count that have it."""
+        self._lost.add(piece)
 
-    def careful(self, piece: int, now: float) -> bool:
-        return now - self._lost.get(piece, -math.inf) < self._settings.foreign_patience
+    def careful(self, piece: int) -> bool:
+        """Whether only those count that have the piece."""
+        return piece in self._lost
 
     def forsaken(self, piece: int, now: float) -> bool:
         """Whether the arc whose piece it is has had its time."""
         share = (self._seed & 0xFFFF) / 0x10000
         patience = self._settings.foreign_patience * (1.0 + 2.0 * share)
-        return now - self._open_since.setdefault(piece, now) > patience
+        since = self._missed_since.setdefault(piece, now)
+        return now - self._open_since.setdefault(piece, now) > patience or now - since > 2 * patience
 
     def reopen(self, piece: int, now: float) -> None:
         """A claim of the piece ended without it, or another arc has it: its order of duty begins anew."""
@@ -183,4 +186,5 @@ class Division:
 
     def arrived(self, piece: int) -> None:
         self._open_since.pop(piece, None)
-        self._lost.pop(piece, None)
+        self._missed_since.pop(piece, None)
+        self._lost.discard(piece)

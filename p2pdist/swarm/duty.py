@@ -95,7 +95,7 @@ class Duty:
 
     def givers(self, piece: int, now: float) -> list[Member]:
         """Who outside of the arc can be asked for a piece."""
-        careful = self._division.careful(piece, now)
+        careful = self._division.careful(piece)
         return [
             member
             for member in self._members.holders.get(piece, ())

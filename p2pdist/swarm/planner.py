@@ -172,7 +172,7 @@ class Planner:
             self._division.spread.reported(member.have, now)
         self._close_ranks(now)
         for piece in self._division.tails():
-            self._cut(piece, now)
+            self._cut(piece)
         self._note_claims(member, event.claims, now, joining=True)
         self._replan(now)
 
@@ -216,7 +216,7 @@ class Planner:
         self._close_ranks(now)
         for piece in self._flights.from_member(member):
             if self._division.givers.get(piece) is member:
-                self._cut(piece, now)
+                self._cut(piece)
             else:
                 self._drop(piece, member)
         self._replan(now)
@@ -233,7 +233,7 @@ class Planner:
             return
         for piece in fresh:
             if self._division.idle(piece) and not (member.outside and piece in self._division.givers):
-                self._cut(piece, now)
+                self._cut(piece)
         missing = [piece for piece in fresh if self._choice.lacks(piece)]
         if missing and member.outside:
             self._come_within_reach(missing, now)
@@ -273,7 +273,7 @@ class Planner:
                 if self._division.wins(piece, member, race, now):
                     self._out.append(ev.Tell(claim=(piece,)))
                     continue
-                self._cut(piece, now)
+                self._cut(piece)
             known = self._members.claims.get(piece)
             if not self._members.claim(member, piece, race, now):
                 continue
@@ -305,7 +305,7 @@ class Planner:
                 self._no_more(member, piece, now)
             elif self._members.release(member, piece):
                 self._division.reopen(piece, now)
-                self._division.lost_for_arc(piece, now)
+                self._division.lost_for_arc(piece)
                 self._division.spread.forget(piece)
                 self._leave_loser(piece, member)
                 self._drop_relays(piece)
@@ -321,7 +321,7 @@ class Planner:
         """A member outside of the arc does not get the piece after all."""
         self._members.gone(member, piece)
         if self._division.givers.get(piece) is member:
-            self._cut(piece, now)
+            self._cut(piece)
             self._division.reopen(piece, now)
         else:
             self._leave_loser(piece, member)
@@ -381,11 +381,11 @@ class Planner:
             member.owes_since = 0.0
         self._out.append(ev.Drop(piece, member.peer))
 
-    def _cut(self, piece: int, now: float) -> None:
+    def _cut(self, piece: int) -> None:
         """Give up an own claim."""
         giver = self._division.givers.get(piece)
         if giver is not None and giver.outside:
-            self._division.lost_for_arc(piece, now)
+            self._division.lost_for_arc(piece)
         self._division.yielded(piece)
         if giver is None:
             self._out.append(ev.Drop(piece, None))
@@ -399,7 +399,7 @@ class Planner:
             return
         if event.failure is ev.Failure.BUSY:
             if self._division.givers.get(event.piece) is member:
-                self._cut(event.piece, now)
+                self._cut(event.piece)
             member.quiet_until = max(member.quiet_until, now + event.retry_after)
         else:
             self._lost(member, event.piece, now)
@@ -410,7 +410,7 @@ class Planner:
     def _lost(self, member: Member, piece: int, now: float) -> bool:
         """The member did not deliver; whether it had only claimed the piece."""
         if self._division.givers.get(piece) is member:
-            self._cut(piece, now)
+            self._cut(piece)
         claimed = self._members.unlearn(member, piece)
         if claimed:
             self._division.reopen(piece, now)
@@ -446,9 +446,19 @@ class Planner:
         room = self.settings.waiting * most - len(self._flights.pieces)
         width = max(2 * self.settings.relayed, self.settings.per_peer * len(self._members.table))
         room = min(room, width - self._flights.total)
+        late, old = self._choice.late, room
+        if late:
+            pieces = sorted(pieces, key=self._choice.is_old)
+            flying = sum(map(self._choice.is_old, self._flights.pieces))
+            if flying < len(self._flights.pieces):
+                old = min(room, self.settings.old_pieces - flying)
         for piece in pieces:
             if room <= 0:
                 return
+            if late and self._choice.is_old(piece) and piece not in self._choice.wanted:
+                if old <= 0:
+                    continue
+                old -= 1
             if not self.settings.eager and piece not in self._choice.wanted:
                 continue
             member = self._choice.best_source(piece, now)
@@ -542,6 +552,7 @@ class Planner:
         self._started = True
         if self.complete:
             return
+        self._choice.look_whether_late(now)
         self._leave_what_stalls(now)
         self._find_laggards(now)
         self._division.spread.expire(now)
@@ -572,7 +583,7 @@ class Planner:
             ):
                 self._strike(member, now)
         for piece in self._division.stalled(now):
-            self._cut(piece, now)
+            self._cut(piece)
             self._division.reopen(piece, now)
         # In a larger swarm members share upstream with more others, and tell less often what they hold.
         stale = self.settings.claim_stale * min(3.0, max(1.0, len(self._members.table) / 16))

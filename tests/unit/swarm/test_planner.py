@@ -126,7 +126,7 @@ def test_at_most_per_peer_requests_go_to_one_complete_neighbour() -> None:
 
 
 def test_at_most_relayed_requests_go_to_the_neighbour_behind() -> None:
-    plan = planner(relayed=3, rank_delay=9.0)
+    plan = planner(relayed=3, rank_delay=9.0, late=9)
     plan.handle(joined(ANN, *range(7)), 0.0)
     plan.handle(joined(BOB, *range(7)), 0.0)
     first = asked(plan.handle(TICK, 0.0))
@@ -134,6 +134,22 @@ def test_at_most_relayed_requests_go_to_the_neighbour_behind() -> None:
     ((who, fourth),) = asked(plan.handle(ev.PieceHeld(first[0][1]), 0.1))
     assert who == BOB
     assert fourth not in {piece for _, piece in first}
+
+
+def test_who_comes_late_takes_what_others_lack_along_the_ring_and_little_else_meanwhile() -> None:
+    plan = planner(pieces=64, rank_delay=9.0, late=4, old_pieces=2)
+    for who in (ANN, BOB, CAT):
+        plan.handle(joined(who, *range(32)), 0.0)
+    plan.handle(ev.MemberHas(ANN, (40, 41, 42)), 0.0)
+    pieces = [piece for _, piece in asked(plan.handle(TICK, 0.0))]
+    assert sorted(pieces[:3]) == [40, 41, 42]
+    assert len(pieces) == 3 + 2
+    later = [piece for _, piece in asked(plan.handle(ev.PieceHeld(pieces[3]), 0.1))]
+    assert len(later) == 1
+    for piece in (40, 41, 42):
+        plan.handle(ev.PieceHeld(piece), 0.2)
+    sources = {who for who, _ in asked(plan.handle(TICK, 0.5))}
+    assert sources == {ANN, BOB, CAT}  # nothing new comes: the old ones from all
 
 
 def test_a_claimed_piece_is_asked_of_its_claimer_at_once() -> None:
