@@ -450,7 +450,7 @@ class Planner:
         if late:
             pieces = sorted(pieces, key=self._choice.is_old)
             flying = sum(map(self._choice.is_old, self._flights.pieces))
-            if flying < len(self._flights.pieces):
+            if flying < len(self._flights.pieces) or (pieces and not self._choice.is_old(pieces[0])):
                 old = min(room, self.settings.old_pieces - flying)
         for piece in pieces:
             if room <= 0:
