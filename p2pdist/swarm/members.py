@@ -165,7 +165,8 @@ class Members:
         """A member outside the arc is getting these: as good as having them; returns those that are news."""
         fresh = []
         for piece in pieces:
-            if not member.complete and piece not in member.have and piece not in self._held:
+            known = member.complete or piece in member.have or piece in self._held
+            if not known and 0 <= piece < self._count:
                 member.have.add(piece)
                 member.soon.add(piece)
                 self.holders.setdefault(piece, set()).add(member)

@@ -223,6 +223,14 @@ def test_a_source_that_gives_up_is_left_and_only_who_has_the_piece_is_asked_then
     assert (YVES, piece) in asked(commands)
 
 
+def test_claims_of_pieces_that_are_none_are_passed_over() -> None:
+    plan = planner(arc_rank_delay=0.0)
+    plan.handle(TICK, 0.0)
+    plan.handle(ev.MemberClaims(ZOE, (PIECES, -1, 1 << 40)), 0.1)
+    assert not asked(run(plan, 0.1, 2.0))
+    assert plan._members.table[ZOE].have == set()
+
+
 def test_claims_of_other_arcs_take_no_room_of_this_ones() -> None:
     plan = planner(pieces=PIECES, open_claims=1, most_claims=1, rank_delay=0.0, arc_rank_delay=60.0)
     theirs = [p for p in range(PIECES) if not plan._ring.fetches(p) and plan._ring.turn(p)]
