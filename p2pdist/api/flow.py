@@ -34,7 +34,7 @@ from p2pdist.wire.sealed_frames import FrameReader
 logger = logging.getLogger(__name__)
 
 FRAME = 512 * 1024
-WAIT = 12.0
+WAIT = 32.0
 IDLE = 60.0
 MAX_FLOWS = 4
 _CHECK = 0.5

@@ -13,7 +13,7 @@ class PeerClientSettings:
     connect_timeout: float = 1.0
     first_byte_timeout: float = 2.0
     progress_timeout: float = 3.0
-    piece_timeout: float = 15.0
+    piece_timeout: float = 36.0
     head_start: float = 0.15
     keepalive: float = 30.0
     max_connections: int = 256

@@ -27,6 +27,7 @@ from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings
 
 _RARE = 3
+_FEW = 4
 _COMMON = 0.75
 _STRETCH = 64
 
@@ -141,7 +142,8 @@ class Choice:
             for member in self._members.table.values()
             if not member.complete and not member.outside and member.lags_until <= now
         ]
-        self.late = max(counts, default=0) > len(self._held) + self._settings.late
+        behind = max(counts, default=0) - len(self._held)
+        self.late = behind > max(_FEW, self._settings.late * self._count)
         self._caught_up = not self.late
 
     def is_old(self, piece: int) -> bool:

@@ -43,6 +43,8 @@ from p2pdist.swarm.rendezvous import seed_of, weight
 from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings as PlannerSettings
 
+LONGEST_PATIENCE = 3.0
+
 
 class Planner:
     """See the module's rules. ``me`` orders this host among the members; ``held`` are pieces here from before."""
@@ -563,7 +565,7 @@ class Planner:
     def _leave_what_stalls(self, now: float) -> None:
         stalled = [
             (piece, member)
-            for piece, member in self._flights.stalled(now - self.settings.stall)
+            for piece, member in self._flights.stalled(now - self._patience(self.settings.stall))
             if self._has_waited(piece, member, now)
         ]
         overloaded = len({member for _, member in stalled}) > 1
@@ -579,7 +581,7 @@ class Planner:
             if (
                 not own_fault
                 and not self._lost(member, piece, now)
-                and now - member.progressed > self.settings.stall
+                and now - member.progressed > self._patience(self.settings.stall)
             ):
                 self._strike(member, now)
         for piece in self._division.stalled(now):
@@ -594,9 +596,13 @@ class Planner:
 
     def _has_waited(self, piece: int, member: Member, now: float) -> bool:
         """Whether nothing is to be expected: a member that is alive otherwise may have much else to send, or wait itself."""
-        if now - member.progressed > self.settings.stall:
+        if now - member.progressed > self._patience(self.settings.stall):
             return True
-        return not self._flights.lately(piece, member, now - self.settings.relay_stall)
+        return not self._flights.lately(piece, member, now - self._patience(self.settings.relay_stall))
+
+    def _patience(self, seconds: float) -> float:
+        """So long in a small swarm; in a longer ring it takes longer for pieces to come round."""
+        return seconds * min(LONGEST_PATIENCE, max(1.0, len(self._ring) / 16))
 
     def _find_laggards(self, now: float) -> None:
         verdict = self._laggards.judge(now)

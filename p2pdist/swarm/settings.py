@@ -20,8 +20,8 @@ class PlannerSettings:
     ``outsiders``: neighbours of other arcs that a host looks for. ``arc_claims``:
     pieces that an arc takes from others at a time; ``arc_rank_delay``: as ``rank_delay``, for these; ``foreign_patience``:
     how long a piece is left to the arc that is to fetch it.
-    ``late``: who has so many pieces less than another when it comes is late, until it has caught up; ``old``: what more than
-    this part of the ring has nobody waits for, and a late host has ``old_pieces`` of these in flight while others come.
+    ``late``: who comes when another holds this part of the pieces more is late, until it has caught up; ``old``: what more
+    than this part of the ring has nobody waits for, and a late host has ``old_pieces`` of these in flight while others come.
     ``far``: a far neighbour counts as if it had so many requests more. ``eager`` False: only what was
     wanted is fetched.
     """
@@ -60,7 +60,7 @@ class PlannerSettings:
     give_up_after: float = 5.0
     endgame: int = 2
     endgame_after: float = 3.0
-    late: int = 4
+    late: float = 0.25
     old: float = 0.34
     old_pieces: int = 2
     far: int = 1

@@ -19,7 +19,7 @@ from p2pdist.testing.swarm_scenario import HostLink, Scenario
 from p2pdist.testing.virtual_time import VirtualTime
 
 WINDOW = 4
-PIECE_WAIT = 12.0
+PIECE_WAIT = 32.0
 _ORIGIN = -1
 
 Deliver = Callable[["Part", ev.Event], None]

@@ -16,6 +16,7 @@ from p2pdist.errors import P2PDistError
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.http_client import HttpPeers
 from p2pdist.peers.settings import PeerClientSettings
+from p2pdist.swarm.planner import LONGEST_PATIENCE
 from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.testing.swarm_traffic import PIECE_WAIT
 from p2pdist.testing.tls import TestAuthority
@@ -100,7 +101,8 @@ async def test_a_want_that_waits_lets_others_by_and_comes_before_later_ones_when
 
 def test_who_waits_for_a_piece_asks_elsewhere_before_it_is_refused() -> None:
     """A refusal says that the piece will not come; of one that is on its way round the ring that is not true."""
-    assert PlannerSettings().relay_stall < flow.WAIT < PeerClientSettings().piece_timeout
+    longest = LONGEST_PATIENCE * PlannerSettings().relay_stall
+    assert longest < flow.WAIT < PeerClientSettings().piece_timeout
     assert flow.WAIT == PIECE_WAIT  # what the simulator reckons with
 
 

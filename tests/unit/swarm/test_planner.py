@@ -126,7 +126,7 @@ def test_at_most_per_peer_requests_go_to_one_complete_neighbour() -> None:
 
 
 def test_at_most_relayed_requests_go_to_the_neighbour_behind() -> None:
-    plan = planner(relayed=3, rank_delay=9.0, late=9)
+    plan = planner(relayed=3, rank_delay=9.0, late=9.0)
     plan.handle(joined(ANN, *range(7)), 0.0)
     plan.handle(joined(BOB, *range(7)), 0.0)
     first = asked(plan.handle(TICK, 0.0))
@@ -137,7 +137,7 @@ def test_at_most_relayed_requests_go_to_the_neighbour_behind() -> None:
 
 
 def test_who_comes_late_takes_what_others_lack_along_the_ring_and_little_else_meanwhile() -> None:
-    plan = planner(pieces=64, rank_delay=9.0, late=4, old_pieces=2)
+    plan = planner(pieces=64, rank_delay=9.0, late=0.25, old_pieces=2)
     for who in (ANN, BOB, CAT):
         plan.handle(joined(who, *range(32)), 0.0)
     plan.handle(ev.MemberHas(ANN, (40, 41, 42)), 0.0)
@@ -564,6 +564,24 @@ def test_who_is_silent_otherwise_too_has_let_a_piece_wait_after_stall() -> None:
     commands = plan.handle(TICK, 3.25)
     assert ev.Drop(10, CAT) in commands
     assert (BOB, 10) in asked(commands)
+
+
+def test_in_a_long_ring_a_piece_may_wait_longer() -> None:
+    """48 hosts at 30 Mbit/s: a piece needs more than ten seconds for the way round, and must not be asked for twice."""
+    plan = planner(pieces=64, stall=3.0, relay_stall=10.0, claim_stale=90.0, rank_delay=90.0)
+    others = [peer(number) for number in range(2, 49)]
+    for who in others:
+        plan.handle(joined(who), 0.0)
+    plan.handle(TICK, 0.0)
+    ((source, _),) = asked(plan.handle(ev.MemberClaims(others[20], (10,)), 0.0))
+    for step in range(1, 112):
+        now = 0.25 * step
+        if step % 20 == 0:
+            plan.handle(ev.MemberHas(source, (20 + step // 20,)), now)
+        assert ev.Drop(10, source) not in plan.handle(TICK, now)
+    assert ev.Drop(10, source) in [
+        command for step in range(112, 140) for command in plan.handle(TICK, 0.25 * step)
+    ]
 
 
 # -- members that lag --
