@@ -3,8 +3,8 @@
 Rules: a digest of bytes that this host got from upstream itself is the truth; whoever says otherwise lies. Two members
 that differ leave the truth open: the piece is fetched from upstream (by the caller), which settles it. Only what came
 from upstream is attested, so that nobody answers for what it passed on; of the rest it is said that it is held (HEARSAY).
-Nor is what upstream set right after this host may have passed it on false: whoever got it so would take this host for the
-liar.
+Nor is what upstream set right after this host may have passed it on false, in whole or in part: whoever got it so would
+take this host for the liar.
 Pure; bounded by pieces x members.
 """
 
@@ -33,15 +33,22 @@ class Attestations:
         self._said: dict[int, dict[PeerId, bytes]] = {}
         self._here: dict[int, bytes] = {}
         self._true: set[int] = set()
+        self._begun: set[int] = set()
         self._set_right: set[int] = set()
 
     def digest(self, piece: int) -> bytes | None:
         """The digest of what is held here."""
         return self._here.get(piece)
 
+    def begun(self, piece: int) -> None:
+        """Bytes of a piece came from a member, and may have gone on to others."""
+        self._begun.add(piece)
+
     def arrived(self, piece: int, digest: bytes, *, from_upstream: bool) -> Verdict:
         """A piece is whole here."""
-        if from_upstream and piece not in self._true and self._here.get(piece, digest) != digest:
+        if not from_upstream:
+            self._begun.add(piece)
+        elif piece in self._begun and piece not in self._true and self._here.get(piece) != digest:
             self._set_right.add(piece)
         if from_upstream or piece not in self._true:
             self._here[piece] = digest

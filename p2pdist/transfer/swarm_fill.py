@@ -458,6 +458,7 @@ class _Session:
 
     async def _take_step(self, piece: int, at: int, part: memoryview, provider: Provider) -> None:
         start, _ = self._geometry.span(piece)
+        self._attested.begun(piece)
         await self._target.receive(start + at, part, Source.PEER, provider)
         self._handle(ev.Progressed(piece, provider.peer, len(part)))
 

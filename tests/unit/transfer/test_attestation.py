@@ -71,3 +71,11 @@ def test_what_upstream_set_right_after_it_may_have_been_passed_on_is_not_atteste
     assert said.known == ((1, TRUE),)
     said.arrived(0, TRUE, from_upstream=True)
     assert said.first_hand(0) == HEARSAY
+
+
+def test_what_came_of_a_member_in_part_is_not_attested_either() -> None:
+    said = Attestations()
+    said.begun(0)
+    said.arrived(0, TRUE, from_upstream=True)
+    assert said.is_true(0)
+    assert said.first_hand(0) == HEARSAY

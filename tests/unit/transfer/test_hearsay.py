@@ -1,16 +1,22 @@
-"""Members that only others speak of: whoever cannot be reached is not dialled again at every word of it."""
+"""What is only hearsay: members that others speak of, and pieces that came of others in part."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
+from p2pdist.errors import UnreachableError
+from p2pdist.oci.digest import Digest
 from p2pdist.records import Endpoint, PeerId, Provider
-from p2pdist.wire.swarm_messages import Join, decode, encode
-from tests.unit.transfer.test_swarm import DATA, SIZE
+from p2pdist.transfer.attestation import HEARSAY
+from p2pdist.wire.swarm_messages import Join, Leave, decode, encode
+from tests.unit.transfer.test_swarm import DATA, PIECE, SIZE
 from tests.unit.transfer.town import Town
 from tests.unit.transfer.world import pull, until
+
+Progress = Callable[[int], None]
 
 
 async def test_one_that_cannot_be_reached_is_not_dialled_again_at_each_word(
@@ -42,3 +48,41 @@ async def test_one_that_cannot_be_reached_is_not_dialled_again_at_each_word(
             anna.hub.lost(gone)
         town.upstream.gate.set()
         assert (await client).data == DATA
+
+
+async def test_a_piece_that_was_begun_from_a_peer_is_not_attested_though_upstream_gave_it_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What came of it first may have gone on to others: whoever got it so would take this host for the liar."""
+    town = Town()
+    digest = town.has(DATA)
+    town.upstream.gate_at = 0
+    begun: list[int] = []
+    async with town.members("anna", "bert") as (anna, bert):
+
+        async def piece(
+            provider: Provider, digest: Digest, offset: int, size: int, buffer: memoryview, moved: Progress
+        ) -> None:
+            buffer[:] = bytes(len(buffer))
+            fetch = anna.blobs.arriving(digest)
+            assert fetch is not None
+
+            def is_passed_on() -> bool:
+                moved(len(buffer))
+                return fetch.held_from(offset) > offset
+
+            await until(is_passed_on)
+            begun.append(offset // PIECE)
+            raise UnreachableError("hung up")
+
+        monkeypatch.setattr(anna.context.peers, "piece", piece)
+        client = asyncio.ensure_future(pull(anna, digest))
+        await until(lambda: digest in anna.hub._sessions)
+        session = anna.hub._sessions[digest]
+        anna.hub.received(bert.id, encode(Join(digest, SIZE, bert.hub.own, frozenset(), (5,))))
+        await until(lambda: bool(begun))
+        anna.hub.received(bert.id, encode(Leave(digest)))
+        town.upstream.gate.set()
+        assert (await client).data == DATA
+        said = session._attested  # type: ignore[attr-defined]
+        assert [piece for piece in range(SIZE // PIECE) if said.first_hand(piece) == HEARSAY] == [5]
