@@ -44,6 +44,7 @@ from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings as PlannerSettings
 
 LONGEST_PATIENCE = 3.0
+_SHORTLY = 2.0  # as long as a busy member asks for, at most
 
 
 class Planner:
@@ -494,9 +495,10 @@ class Planner:
                 return
 
     def _seeds_give(self, now: float) -> bool:
-        """Whether there are complete members, and some that have not owed for so long that they may never give anything."""
+        """Whether complete members can be asked, now or shortly, and some have not owed for so long that they may never give
+        anything."""
         since = now - self.settings.starved
-        seeds = self._members.seeds
+        seeds = [seed for seed in self._members.seeds if seed.quiet_until <= now + _SHORTLY]
         return bool(seeds) and (
             self._members.delivered >= since or any(not 0 < seed.owes_since < since for seed in seeds)
         )

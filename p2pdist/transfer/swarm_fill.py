@@ -73,7 +73,7 @@ MOST_NEIGHBOURS = 192
 MAX_EARLY = 4096
 ATTESTED_AT_ONCE = 2048  # fit into a frame
 LAST_PEER = PeerId(b"\xff" * 20)
-IDLE = 5.0
+IDLE = 9.0  # the planner tries all it can in less: settings.starved, and the turns after that
 STANDSTILL = 45.0
 UPSTREAM_TRIES = 2
 

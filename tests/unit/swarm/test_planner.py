@@ -753,6 +753,19 @@ def test_a_seed_that_is_busy_gives_the_claim_back() -> None:
     assert plan.claims == ()
 
 
+def test_when_all_seeds_passed_on_wrong_pieces_upstream_is_asked_and_not_waited_with() -> None:
+    plan = planner(pieces=8)
+    for who in (ANN, BOB):
+        plan.handle(joined(who, complete=True), 0.0)
+    plan.handle(TICK, 0.0)
+    for _ in range(2):
+        plan.handle(ev.PassedOnWrong(ANN), 0.1)
+    assert not upstream(plan.handle(TICK, 0.25))  # the other one gives
+    plan.handle(ev.PassedOnWrong(BOB), 0.3)
+    assert not upstream(plan.handle(TICK, 0.5))  # in two seconds it may be asked again
+    assert upstream(plan.handle(ev.PassedOnWrong(BOB), 0.6))
+
+
 def test_a_seed_that_leaves_gives_the_claim_back_and_upstream_is_asked() -> None:
     plan, piece = divided()
     commands = plan.handle(ev.MemberLeft(ANN), 0.1)
