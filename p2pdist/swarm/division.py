@@ -100,7 +100,7 @@ class Division:
         """Whether only those count that have the piece."""
         return piece in self._lost
 
-    def forsaken(self, piece: int, now: float) -> bool:
+    def overdue(self, piece: int, now: float) -> bool:
         """Whether the arc whose piece it is has had its time."""
         share = (self._seed & 0xFFFF) / 0x10000
         patience = self._settings.foreign_patience * (1.0 + 2.0 * share)

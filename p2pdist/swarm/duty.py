@@ -80,10 +80,10 @@ class Duty:
             return None
         looked = 0
         for piece in self._choice.missing():
-            held = piece in members.holders and not members.forsaken(piece, now - self._settings.starved)
+            held = piece in members.holders and not members.withheld(piece, now - self._settings.starved)
             if held and (not starved or members.usable(piece, now)):
                 continue
-            if self._settings.eager and not self._ring.fetches(piece) and not division.forsaken(piece, now):
+            if self._settings.eager and not self._ring.fetches(piece) and not division.overdue(piece, now):
                 continue
             most = self._settings.wanted_ranks if piece in self._choice.wanted else None
             if division.due(piece, self._turn(piece, now), most, now):

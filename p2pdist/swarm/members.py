@@ -224,11 +224,12 @@ class Members:
         holders = self.holders.get(piece, ())
         return any(m.quiet_until <= soon for m in holders) or any(m.quiet_until <= soon for m in self.seeds)
 
-    def forsaken(self, piece: int, since: float) -> bool:
+    def withheld(self, piece: int, since: float) -> bool:
         """Whether everybody who could give the piece has been asked since before ``since``, for this or others, and gave
         nothing, nor did anyone else: a host whose own link is full gets little from each, but something."""
-        sources = self.holders.get(piece, set()) | self.seeds
-        return self.delivered < since and all(0 < member.owes_since < since for member in sources)
+        return self.delivered < since and all(
+            0 < member.owes_since < since for member in (*self.holders.get(piece, ()), *self.seeds)
+        )
 
     def _drop(self, piece: int, member: Member) -> None:
         holders = self.holders.get(piece)

@@ -5,6 +5,9 @@ the next, while it is still arriving there: so each member receives nearly every
 once to one other, whoever fetched how much; connections are few and full, and each piece crosses into a zone once. That
 costs a fraction of the CPU that as many trickles as there are members would. A member that lags, is busy or does not
 deliver is stepped over.
+
+In a large swarm the circle is the *arc* of this host: the members whose seeds begin with the same ``bits``. Each arc is a ring
+of its own, and fetches some of the pieces from upstream (``fetches``); the others come from arc to arc (duty.py).
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ _ENOUGH = 0.3
 
 
 class Ring:
-    """``own`` is this host's place. Rebuilt by ``stand`` when members come and go."""
+    """``own`` is this host's place; ``most``: with so many others the arc is halved. Rebuilt by ``stand`` when members come
+    and go."""
 
-    def __init__(self, own: tuple[str, int], most: int = 128) -> None:
+    def __init__(self, own: tuple[str, int], most: int) -> None:
         self._own = own
         self._most = most
         self.bits = 0
@@ -77,7 +81,7 @@ class Ring:
         return (seed ^ self._own[1]) >> (SEED_BITS - self.bits) == 0
 
     def fetches(self, piece: int) -> bool:
-        """Whether it is for this host's arc to fetch the piece from upstream; as many arcs do as ``SOURCES``."""
+        """Whether it is for this host's arc to fetch the piece from upstream; 2 ** SOURCE_BITS arcs do, at most."""
         bits = min(self.bits, SOURCE_BITS)
         first = weight(0, piece) >> (SEED_BITS - bits) << (self.bits - bits)
         return self._own[1] >> (SEED_BITS - self.bits) == first

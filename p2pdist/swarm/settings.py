@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class PlannerSettings:
     """Counts are pieces or requests, times seconds, ``longest_run`` bytes.
 
-    ``per_peer``, ``flights``: requests to one neighbour, and to all ;
+    ``per_peer``, ``flights``: requests to one neighbour, and to all;
     ``waiting``: times as many, with those that their source waits for itself; ``relayed``: requests to a neighbour in the
     ring. ``lag``: so long after it was asked for what it has, a neighbour owes it; ``lag_window``: over so long hosts are
     compared, in a swarm of eight; ``lag_pause``: so long pieces go past one that lags.

@@ -94,7 +94,7 @@ def test_who_knows_all_members_agrees_with_them_on_arcs(seeds: set[int], most: i
 def test_one_arc_of_all_fetches_a_piece_from_upstream(bits: int, piece: int) -> None:
     fetching = []
     for arc in range(1 << bits):
-        ring = Ring(("", arc << (64 - bits) if bits else 0))
+        ring = Ring(("", arc << (64 - bits) if bits else 0), 64)
         ring.bits = bits
         fetching += [arc] if ring.fetches(piece) else []
     assert len(fetching) == 1
@@ -104,7 +104,7 @@ def test_no_more_arcs_fetch_from_upstream_than_there_are_sources() -> None:
     bits = 7
     fetching: Counter[int] = Counter()
     for arc in range(1 << bits):
-        ring = Ring(("", arc << (64 - bits)))
+        ring = Ring(("", arc << (64 - bits)), 64)
         ring.bits = bits
         fetching[arc] = sum(ring.fetches(piece) for piece in range(512))
     busy = [count for count in fetching.values() if count]

@@ -37,7 +37,7 @@ class Host:
         self.settings = PlannerSettings(**numbers)  # type: ignore[arg-type]
         self.members = Members(PIECES, self.held)
         self.flights = Flights(64)
-        self.ring = Ring(("", seed_of(peer(0))))
+        self.ring = Ring(("", seed_of(peer(0))), self.settings.arc)
         for number in range(1, others + 1):
             self.members.add(peer(number), True, "", 0.0)
         self.stand()

@@ -19,6 +19,7 @@ from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings
 
 ZONES = ("", "east", "west")
+MOST = PlannerSettings().arc
 
 
 def member(number: int, zone: str = "") -> Member:
@@ -30,7 +31,7 @@ def rings(members: list[Member]) -> dict[Member, Ring]:
     """Each member's own view of the same circle."""
     found = {}
     for own in members:
-        ring = found[own] = Ring(own.place)
+        ring = found[own] = Ring(own.place, MOST)
         ring.stand([other for other in members if other is not own])
     return found
 
@@ -46,7 +47,7 @@ def in_order(members: list[Member]) -> list[Member]:
 
 
 def test_a_lone_host_has_every_turn_and_nobody_to_ask() -> None:
-    ring = Ring(("", 1))
+    ring = Ring(("", 1), MOST)
     assert [ring.turn(piece) for piece in range(5)] == [0] * 5
     assert list(ring.behind()) == list(ring.ahead(None)) == []
 
@@ -60,7 +61,7 @@ def test_who_is_not_in_the_circle_stands_before_and_after_nobody() -> None:
 
 def test_a_circle_is_rebuilt_when_members_go() -> None:
     members = in_order([member(number) for number in range(4)])
-    ring = Ring(members[3].place)
+    ring = Ring(members[3].place, MOST)
     ring.stand(members[:3])
     assert list(ring.behind()) == [members[2], members[1], members[0]]
     assert list(ring.ahead(members[1])) == [members[2], None, members[0]]
@@ -131,7 +132,7 @@ def sources(
             continue
         numbers = PlannerSettings(**settings)  # type: ignore[arg-type]
         held: set[int] = set()
-        table, flights, ring = Members(8, held), Flights(numbers.flights), Ring(own.place)
+        table, flights, ring = Members(8, held), Flights(numbers.flights), Ring(own.place, MOST)
         known = {table.add(each.peer, True, each.zone, 0.0): each for each in members if each is not own}
         for other, each in known.items():
             other.lags_until = NOW + 1 if each in lagging else 0.0
