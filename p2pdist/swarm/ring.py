@@ -6,8 +6,8 @@ once to one other, whoever fetched how much; connections are few and full, and e
 costs a fraction of the CPU that as many trickles as there are members would. A member that lags, is busy or does not
 deliver is stepped over.
 
-In a large swarm the circle is the *arc* of this host: the members whose seeds begin with the same ``bits``. Each arc is a ring
-of its own, and fetches some of the pieces from upstream (``fetches``); the others come from arc to arc (duty.py).
+In a large swarm the circle is the *arc* of this host: the members whose seeds begin with the same ``bits``. Each arc is a
+ring of its own, and fetches some of the pieces from upstream (``fetches``); the others come from arc to arc (duty.py).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from p2pdist.swarm.peer_health import Standing
 from p2pdist.swarm.planner import Planner
 from p2pdist.swarm.rendezvous import seed_of
 from p2pdist.swarm.settings import PlannerSettings
-from p2pdist.transfer.attestation import Attestations, Verdict
+from p2pdist.transfer.attestation import Attestations
 from p2pdist.transfer.content import Source
 from p2pdist.transfer.context import TransferContext
 from p2pdist.transfer.fill import Target
@@ -40,12 +40,12 @@ from p2pdist.transfer.sequential_fill import SequentialFill, WrongSizeError, che
 from p2pdist.transfer.source_plan import note_failure
 from p2pdist.transfer.swarm_hub import SwarmHub
 from p2pdist.transfer.swarm_pieces import Inflow, Inflows, Run
+from p2pdist.transfer.swarm_proof import Proof
+from p2pdist.transfer.swarm_words import Words
 from p2pdist.wire.swarm_messages import (
-    MAX_LAGGING,
     MAX_MEMBERS,
     Join,
     Leave,
-    PieceHasher,
     SwarmMessage,
     Update,
     encode,
@@ -58,16 +58,12 @@ SETTLE = 0.03  # those who came in the same instant learn of each other; then al
 TICK = 0.25
 LOOK_AGAIN = (0.5, 1.5, 4.0, 10.0)
 LOOK_EVERY = 20.0
-FLUSH_DELAY = 0.8  # what is held may be told late: who needs a piece gets it along the ring
-LONGEST_DELAY = 5.0
 MOST_PARTED = 1024
 PARTED = 20.0  # who had no room for this host is not asked again for so long
-FIRST_HAND_DELAY = 0.1  # often a claim follows, and goes with it
 STEP_SECONDS = 0.2
 FAILURES = 3  # in a row: the peer is left to itself, until it is found again
 FAILURES_APART = 0.5  # what fails at once with others on one connection counts once
 IN_FLIGHT = 24 * 1024 * 1024  # bytes of piece buffers for one blob
-ATTEST_WAIT = 0.3
 LAST_WORDS = 0.5
 MOST_NEIGHBOURS = 192
 MAX_EARLY = 4096
@@ -125,20 +121,14 @@ class _Session:
         self._streaming = False
         self._inflows = Inflows(min(self._geometry.piece, target.size), flights)
         self._attested = Attestations()
-        self._senders: dict[int, tuple[PeerId, ...]] = {}
-        # Pieces whose sender, when it was asked for them, held the whole blob; or fetched them for all, as it said.
-        self._from_whole: set[int] = set()
-        self._from_fetcher: set[int] = set()
+        self._words = Words(target.digest, self._attested, self._broadcast, lambda: len(self._neighbours))
+        self._proof = Proof(context, target, self._geometry, self._attested, self._words, self)
         self._parted: dict[PeerId, float] = {}
         self._failures: dict[PeerId, tuple[int, float]] = {}
-        self._settling: set[int] = set()
-        self._untold: dict[int, float] = {}
         self._done = asyncio.Event()
         self._error: P2PDistError | None = None
         self._last_error: P2PDistError | None = None
         self._upstream_error: P2PDistError | None = None
-        self._outbox: list[ev.Tell] = []
-        self._flush_handle: asyncio.TimerHandle | None = None
         self._tasks: asyncio.TaskGroup | None = None
 
     def _is_held(self, piece: int) -> bool:
@@ -175,9 +165,7 @@ class _Session:
             task.cancel()
 
     def _close(self) -> None:
-        self._flush()
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
+        self._words.flush()
         self._hub.close(self._target.digest)
         if not self._planner.complete:
             self._broadcast(encode(Leave(self._target.digest)))
@@ -203,17 +191,17 @@ class _Session:
     def _begin(self, ahead: int) -> None:
         early, self._early = self._early or [], None
         self._planner.give_way(self._hub.gives_way(self._target.digest))
-        self._handle(ev.Announced(ahead))
+        self.handle(ev.Announced(ahead))
         for event in early:
-            self._handle(event)
-        self._handle(ev.Ticked())
+            self.handle(event)
+        self.handle(ev.Ticked())
 
     async def _tick(self) -> None:
         while True:
             await self._context.clock.sleep(TICK)
             self._planner.give_way(self._hub.gives_way(self._target.digest))
-            self._handle(ev.Ticked())
-            self._tell_unattested()
+            self.handle(ev.Ticked())
+            self._words.tell_unattested(self._context.clock.now())
             self._notice_standstill()
 
     def _notice_standstill(self) -> None:
@@ -234,11 +222,12 @@ class _Session:
                 continue
             self._neighbours[provider.peer] = provider
             if provider.complete:  # it takes no part any more, and needs no greeting
+                self._proof.holds_whole(provider.peer)
                 near = provider.zone == self._context.policy.zone
                 joined = ev.MemberJoined(
                     provider.peer, frozenset(), complete=True, near=near, zone=provider.zone
                 )
-                self._handle(joined)
+                self.handle(joined)
             else:
                 self._unanswered.add(provider.peer)
                 self._greet(provider, answer=True)
@@ -281,16 +270,16 @@ class _Session:
             self._joined(message)
         elif isinstance(message, Update):
             if message.claim:
-                self._handle(ev.MemberClaims(sender, message.claim))
+                self.handle(ev.MemberClaims(sender, message.claim))
             if message.have and sender in self._neighbours:
-                self._handle(ev.MemberHas(sender, tuple(piece for piece, _ in message.have)))
-                self._hear(sender, message.have)
+                self.handle(ev.MemberHas(sender, tuple(piece for piece, _ in message.have)))
+                self._proof.hear(sender, message.have)
             if message.release:
-                self._handle(ev.MemberReleases(sender, message.release))
+                self.handle(ev.MemberReleases(sender, message.release))
             if message.lagging and sender in self._neighbours and sender != self._hub.own.peer:
-                self._handle(ev.MembersLag(sender, message.lagging))
+                self.handle(ev.MembersLag(sender, message.lagging))
             if message.arc and sender in self._neighbours:
-                self._handle(ev.ArcHalved(sender, message.arc))
+                self.handle(ev.ArcHalved(sender, message.arc))
         else:
             if len(self._parted) < MOST_PARTED:
                 self._parted[sender] = self._context.clock.now()
@@ -300,7 +289,7 @@ class _Session:
         peer = join.sender.peer
         if join.size != self._target.size or self._is_banned(peer):
             self._neighbours.setdefault(peer, join.sender)
-            self._dismiss(peer)
+            self.dismiss(peer)
             return
         if peer not in self._neighbours and not self._has_room(peer):
             self._turn_away(join)
@@ -308,9 +297,11 @@ class _Session:
         self._neighbours[peer] = join.sender
         near = join.sender.zone == self._context.policy.zone
         complete = len(join.have) == self._geometry.count
-        self._handle(ev.MemberJoined(peer, join.have, join.claims, complete, near, join.sender.zone))
+        if complete and join.sender.complete:
+            self._proof.holds_whole(peer)
+        self.handle(ev.MemberJoined(peer, join.have, join.claims, complete, near, join.sender.zone))
         if join.arc:
-            self._handle(ev.ArcHalved(peer, join.arc))
+            self.handle(ev.ArcHalved(peer, join.arc))
         if join.answer:
             self._greet(join.sender, answer=False)
         self._join(join.members)
@@ -329,7 +320,11 @@ class _Session:
     def _is_banned(self, peer: PeerId) -> bool:
         return self._context.health.standing(peer, self._context.clock.now()) is Standing.BANNED
 
-    def _dismiss(self, peer: PeerId) -> None:
+    def provider(self, peer: PeerId) -> Provider | None:
+        """As swarm_proof.Session."""
+        return self._neighbours.get(peer)
+
+    def dismiss(self, peer: PeerId) -> None:
         """Have nothing more to do with it, and say so, that it may look elsewhere."""
         provider = self._neighbours.get(peer)
         if provider is not None:
@@ -343,8 +338,9 @@ class _Session:
 
     def _gone(self, peer: PeerId) -> None:
         self._neighbours.pop(peer, None)
+        self._proof.gone(peer)
         self._answer_came(peer)
-        self._handle(ev.MemberLeft(peer))
+        self.handle(ev.MemberLeft(peer))
 
     @property
     def claiming(self) -> bool:
@@ -353,7 +349,7 @@ class _Session:
 
     def lagging(self, peers: tuple[PeerId, ...]) -> None:
         """As Session.lagging."""
-        self._handle(ev.MembersLag(self._hub.own.peer, peers))
+        self.handle(ev.MembersLag(self._hub.own.peer, peers))
 
     def lost(self, peer: PeerId) -> None:
         """As Session.lost."""
@@ -364,7 +360,17 @@ class _Session:
 
     # -- the planner, and what it asks for --
 
-    def _handle(self, event: ev.Event) -> None:
+    @property
+    def over(self) -> bool:
+        """As swarm_proof.Session."""
+        return self._done.is_set()
+
+    def settle(self, piece: int, work: Coroutine[None, None, None]) -> None:
+        """As swarm_proof.Session."""
+        self._start((-1 - piece, None), work)
+
+    def handle(self, event: ev.Event) -> None:
+        """Tell the planner, and do what it asks for."""
         if isinstance(event, ev.Progressed):
             self._moved = self._context.clock.now()
         if self._early is not None:
@@ -382,7 +388,7 @@ class _Session:
         if isinstance(command, ev.AskPeer):
             provider = self._neighbours.get(command.peer)
             if provider is None:  # gone, and the planner is about to hear of it
-                self._handle(ev.RequestFailed(command.piece, command.peer, ev.Failure.UNREACHABLE))
+                self.handle(ev.RequestFailed(command.piece, command.peer, ev.Failure.UNREACHABLE))
                 return
             self._start((command.piece, command.peer), self._from_peer(provider, command.piece))
         elif isinstance(command, ev.AskUpstream):
@@ -426,7 +432,7 @@ class _Session:
         assert self._tasks is not None
         inflow = self._inflows.take(piece, stop - start, partial(self._take_step, piece), self._tasks)
         before = inflow.filled
-        whole, fetches = self._planner.is_complete(peer), self._planner.fetches(peer, piece)
+        whole, fetches = self._proof.is_whole(peer), self._planner.fetches(peer, piece)
         try:
             moved, rest = inflow.advance(provider), inflow.rest
             if rest:
@@ -446,10 +452,8 @@ class _Session:
             context.health.received(peer, stop - start - before, now - begun, now)
             context.health.succeeded(peer, now)
             self._failures.pop(peer, None)
-            self._senders[piece] = tuple(inflow.senders)
-            (self._from_whole.add if whole else self._from_whole.discard)(piece)
-            (self._from_fetcher.add if fetches else self._from_fetcher.discard)(piece)
-            self._got(piece, inflow.digest(), from_upstream=False)
+            held = self._proof.came(piece, inflow.senders, inflow.digest(), whole=whole, fetched=fetches)
+            self._got(piece, held=held)
             self._inflows.done(inflow)
 
     def _keep(self, piece: int, inflow: Inflow) -> None:
@@ -460,7 +464,7 @@ class _Session:
         start, _ = self._geometry.span(piece)
         self._attested.begun(piece)
         await self._target.receive(start + at, part, Source.PEER, provider)
-        self._handle(ev.Progressed(piece, provider.peer, len(part)))
+        self.handle(ev.Progressed(piece, provider.peer, len(part)))
 
     def _peer_failed(self, provider: Provider, piece: int, error: P2PDistError) -> None:
         self._last_error = error
@@ -470,7 +474,7 @@ class _Session:
             failure, retry_after = ev.Failure.BUSY, min(2.0, error.retry_after or 0.25)
         elif isinstance(error, NotFoundError):
             failure = ev.Failure.MISSING
-        self._handle(ev.RequestFailed(piece, provider.peer, failure, retry_after))
+        self.handle(ev.RequestFailed(piece, provider.peer, failure, retry_after))
         count, last = self._failures.get(provider.peer, (0, float("-inf")))
         now = self._context.clock.now()
         if failure is ev.Failure.UNREACHABLE and now - last >= FAILURES_APART:
@@ -515,7 +519,7 @@ class _Session:
             self._streaming = True
             onwards = tuple(range(missing[0], self._geometry.count))
             self._start((missing[0], None), self._from_upstream(onwards, to_the_end=True))
-        self._handle(ev.UpstreamFailed(tuple(run.left), final=True))
+        self.handle(ev.UpstreamFailed(tuple(run.left), final=True))
 
     def _upstream_failed(self, run: Run, error: P2PDistError, *, progressed: bool) -> None:
         """The adapter has tried for its part; so a few failures in a row without a byte are final."""
@@ -523,7 +527,7 @@ class _Session:
         self._upstream_in_vain = 0 if progressed else self._upstream_in_vain + 1
         final = isinstance(error, NotFoundError | DeniedError) or self._upstream_in_vain >= UPSTREAM_TRIES
         pause = (error.retry_after if isinstance(error, BusyError) else None) or 1.0
-        self._handle(ev.UpstreamFailed(tuple(run.left), final, min(10.0, pause)))
+        self.handle(ev.UpstreamFailed(tuple(run.left), final, min(10.0, pause)))
 
     async def _take_run(self, run: Run, chunk: bytes) -> None:
         """Write a chunk step by step, so that each piece is told of, and sent on, as it grows."""
@@ -540,116 +544,16 @@ class _Session:
         piece, offset, part = run.left[0], run.offset, run.step()
         await self._target.receive(offset, part, Source.UPSTREAM, None)
         digest = run.took(part)
-        self._handle(ev.Progressed(piece, None, len(part)))
+        self.handle(ev.Progressed(piece, None, len(part)))
         if digest is not None:
-            self._got(piece, digest, from_upstream=True)
+            self._got(piece, held=self._proof.arrived(piece, digest, from_upstream=True))
 
-    def _got(self, piece: int, digest: bytes, *, from_upstream: bool) -> None:
+    def _got(self, piece: int, *, held: bool) -> None:
+        """A piece is whole here, and counts as held unless it is to be settled first."""
         self._moved = self._context.clock.now()
         self._inflows.forget(piece)
-        verdict = self._attested.arrived(piece, digest, from_upstream=from_upstream)
-        if not from_upstream:
-            self._blame(piece)
-        if verdict is Verdict.UNATTESTED and not self._planner.members.isdisjoint(
-            self._senders.get(piece, ())
-        ):
-            self._untold[piece] = self._context.clock.now()
-        self._judge(piece, verdict)
-        self._vouch(piece, verdict)
-        if piece not in self._settling:
-            self._handle(ev.PieceHeld(piece))
-
-    # -- piece digests --
-
-    def _hear(self, sender: PeerId, have: Iterable[tuple[int, bytes]]) -> None:
-        for piece, digest in have:
-            if piece >= self._geometry.count or self._done.is_set():
-                return
-            verdict = self._attested.said(piece, sender, digest)
-            self._judge(piece, verdict)
-            self._vouch(piece, verdict)
-            if verdict is Verdict.AGREED and not self._attested.is_true(piece):
-                self._blame(piece)
-            if verdict is Verdict.AGREED and self._untold.pop(piece, None) is not None:
-                self._tell(ev.Tell(have=(piece,)))
-
-    def _blame(self, piece: int) -> None:
-        """Who answers for a piece should the blob's digest not hold: who attested it first-hand, else the sender if it
-        holds the blob whole, and so has proven it; one that only passed on what it got does not."""
-        answering = self._attested.vouchers(piece)
-        if not answering and piece in self._from_whole and len(self._senders[piece]) == 1:
-            answering = set(self._senders[piece])
-        peer = min(answering, default=None)
-        self._target.blame(*self._geometry.span(piece), self._neighbours.get(peer) if peer else None)
-
-    def _vouch(self, piece: int, verdict: Verdict) -> None:
-        if verdict is Verdict.AGREED and not self._attested.is_true(piece):
-            self._target.vouch(*self._geometry.span(piece))
-
-    def _judge(self, piece: int, verdict: Verdict) -> None:
-        if verdict is not Verdict.DISPUTED or self._done.is_set():
-            return
-        if self._attested.is_true(piece):
-            self._ban_liars(piece)
-        elif piece not in self._settling:
-            self._settling.add(piece)
-            self._start((-1 - piece, None), self._settle(piece))
-
-    async def _settle(self, piece: int) -> None:
-        """Members differ on a piece: upstream's word decides. Without upstream, the blob's own digest will."""
-        start, stop = self._geometry.span(piece)
-        hasher, parts = PieceHasher(), []
-        try:
-            async with self._context.upstream.blob(
-                self._target.repository, self._target.digest, start, stop - start
-            ) as stream:
-                async for chunk in stream.chunks():
-                    hasher.update(chunk)
-                    parts.append(chunk)
-            await self._target.receive(start, b"".join(parts), Source.UPSTREAM, None)
-        except P2PDistError as error:
-            logger.info("piece %d of %s stays in dispute: %s", piece, self._target.digest, error)
-            self._settling.discard(piece)
-            self._handle(ev.PieceHeld(piece))
-            return
-        senders, before = self._senders.get(piece, ()), self._attested.digest(piece)
-        self._settling.discard(piece)
-        self._attested.arrived(piece, hasher.digest(), from_upstream=True)
-        if before not in (None, self._attested.digest(piece)):
-            self._passed_on_wrong(senders, piece)
-        self._ban_liars(piece)
-        self._handle(ev.PieceHeld(piece))
-
-    def _passed_on_wrong(self, senders: tuple[PeerId, ...], piece: int) -> None:
-        """Who held the blob whole, or fetched and attested this very piece, knew better. Who only passed it on while it
-        arrived, or sent a part of it, may have been deceived itself, and is left alone for a while."""
-        for sender in senders:
-            fetched = piece in self._from_fetcher and self._attested.attested(piece, sender)
-            if len(senders) == 1 and (piece in self._from_whole or fetched):
-                self._ban(sender, piece)
-            else:
-                self._handle(ev.PassedOnWrong(sender))
-
-    def _ban_liars(self, piece: int) -> None:
-        for peer in self._attested.liars(piece):
-            self._ban(peer, piece)
-
-    def _ban(self, peer: PeerId, piece: int) -> None:
-        context = self._context
-        self._attested.forget(peer)
-        context.health.banned(peer, context.clock.now())
-        context.hooks.verify_failed("peer", self._target.digest, peer)
-        context.hooks.banned(peer, f"passed on a wrong piece {piece} of {self._target.digest}")
-        self._dismiss(peer)
-
-    def _tell_unattested(self) -> None:
-        """What nobody attests within a short time is told all the same: the blob's digest is still to hold."""
-        limit = self._context.clock.now() - ATTEST_WAIT
-        late = tuple(piece for piece, since in self._untold.items() if since <= limit)
-        for piece in late:
-            del self._untold[piece]
-        if late:
-            self._tell(ev.Tell(have=late))
+        if held:
+            self.handle(ev.PieceHeld(piece))
 
     # -- telling the neighbours --
 
@@ -659,38 +563,7 @@ class _Session:
             logger.info("%s cannot keep up with the swarm of %s: pieces go past it", who, self._target.digest)
         if command.lagging:
             self._hub.lagging(self._target.digest, command.lagging)
-        self._outbox.append(command)
-        first_hand = any(self._attested.is_true(piece) for piece in command.have)
-        if command.claim or command.release or command.lagging or command.arc:
-            self._flush()
-        elif first_hand:
-            self._flush_within(FIRST_HAND_DELAY)
-        else:
-            self._flush_within(min(LONGEST_DELAY, FLUSH_DELAY * max(1.0, len(self._neighbours) / 8)))
-
-    def _flush_within(self, delay: float) -> None:
-        loop = asyncio.get_running_loop()
-        if self._flush_handle is not None:
-            if self._flush_handle.when() <= loop.time() + delay:
-                return
-            self._flush_handle.cancel()
-        self._flush_handle = loop.call_later(delay, self._flush)
-
-    def _flush(self) -> None:
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
-            self._flush_handle = None
-        told, self._outbox = self._outbox, []
-        if not told:
-            return
-        pieces = (piece for tell in told for piece in tell.have if piece not in self._untold)
-        have = tuple((p, self._attested.first_hand(p)) for p in pieces)
-        claim = tuple(p for tell in told for p in tell.claim)
-        release = tuple(p for tell in told for p in tell.release)
-        lagging = tuple(dict.fromkeys(peer for tell in told for peer in tell.lagging))[:MAX_LAGGING]
-        arc = max(tell.arc for tell in told)
-        if have or claim or release or lagging or arc:
-            self._broadcast(encode(Update(self._target.digest, have, claim, release, lagging, arc)))
+        self._words.tell(command)
 
     def _broadcast(self, frame: bytes) -> None:
         for peer, provider in self._neighbours.items():

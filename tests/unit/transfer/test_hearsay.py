@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,7 @@ from p2pdist.errors import UnreachableError
 from p2pdist.oci.digest import Digest
 from p2pdist.records import Endpoint, PeerId, Provider
 from p2pdist.transfer.attestation import HEARSAY
-from p2pdist.wire.swarm_messages import Join, Leave, decode, encode
+from p2pdist.wire.swarm_messages import Join, Leave, PieceHasher, Update, decode, encode
 from tests.unit.transfer.test_swarm import DATA, PIECE, SIZE
 from tests.unit.transfer.town import Town
 from tests.unit.transfer.world import pull, until
@@ -86,3 +87,36 @@ async def test_a_piece_that_was_begun_from_a_peer_is_not_attested_though_upstrea
         assert (await client).data == DATA
         said = session._attested  # type: ignore[attr-defined]
         assert [piece for piece in range(SIZE // PIECE) if said.first_hand(piece) == HEARSAY] == [5]
+
+
+@pytest.mark.parametrize("proven", [False, True])
+async def test_who_only_has_every_piece_may_have_been_deceived_and_who_holds_the_blob_knows_better(
+    monkeypatch: pytest.MonkeyPatch, proven: bool
+) -> None:
+    """Between its last piece and its digest a member does not know yet that one of its pieces is false."""
+    town = Town()
+    digest = town.has(DATA)
+    town.upstream.gate_at = 0
+    truth = PieceHasher()
+    truth.update(DATA[5 * PIECE : 6 * PIECE])
+    async with town.members("anna", "bert", "carl") as (anna, bert, carl):
+
+        async def piece(
+            provider: Provider, digest: Digest, offset: int, size: int, buffer: memoryview, moved: Progress
+        ) -> None:
+            false = offset // PIECE == 5
+            buffer[:] = bytes(len(buffer)) if false else DATA[offset : offset + len(buffer)]
+            moved(len(buffer))
+
+        monkeypatch.setattr(anna.context.peers, "piece", piece)
+        client = asyncio.ensure_future(pull(anna, digest))
+        await until(lambda: digest in anna.hub._sessions)
+        own = dataclasses.replace(carl.hub.own, complete=False)
+        anna.hub.received(carl.id, encode(Join(digest, SIZE, own, frozenset())))
+        anna.hub.received(carl.id, encode(Update(digest, ((5, truth.digest()),))))
+        anna.hub.received(carl.id, encode(Leave(digest)))  # what it said holds
+        own = dataclasses.replace(bert.hub.own, complete=proven)
+        anna.hub.received(bert.id, encode(Join(digest, SIZE, own, frozenset(range(SIZE // PIECE)))))
+        town.upstream.gate.set()
+        assert (await client).data == DATA
+        assert anna.seen.bans == ([bert.id] if proven else [])
