@@ -56,6 +56,14 @@ def test_it_is_started_once_it_serves_and_enabled(machine: Machine) -> None:
     assert machine.sh("stat --format='%U:%G %a' /var/lib/p2pdist").strip() == "p2pdist:p2pdist 750"
 
 
+def test_its_state_and_its_log_are_shown_by_the_documented_commands(machine: Machine) -> None:
+    (commands,) = documented("operations.md", "## Under systemd", "sh")
+    state, log = commands.splitlines()
+    assert "active (running)" in machine.sh(f"{state} --no-pager")
+    # It follows the log until it is stopped.
+    assert "serves: mirror 127.0.0.1:5050" in machine.sh(f"timeout 3 {log} --no-pager || test $? = 124")
+
+
 def test_it_has_no_right_that_it_does_not_need(machine: Machine) -> None:
     status = dict(
         line.split(":\t", 1) for line in machine.sh(f"cat /proc/{MAIN}/status").splitlines() if ":\t" in line

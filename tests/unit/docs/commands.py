@@ -17,9 +17,7 @@ COMPOSE = "tests/e2e/deployment/test_compose.py::test_three_hosts_pull_what_was_
 POD = "tests/e2e/deployment/test_pod.py::test_the_agent_serves_the_node"
 KEPT = "tests/adapters/cli/test_demo.py::test_kept_it_runs_until_it_is_stopped_and_keeps_the_files"
 DEMO = "tests/adapters/cli/test_demo.py::test_one_host_needs_one_copy_and_the_promises_hold"
-SYSTEMD = (
-    "systemd is no service manager here; the unit is read and rated by tests/e2e/deployment/test_unit_file.py"
-)
+BOOTED = "tests/e2e/deployment/test_unit_booted.py"
 KUBERNETES = "there is no Kubernetes here; the manifests are checked by tests/unit/deploy, and the pod is run by Docker"
 
 TUNNEL = "ssh -N -L 5052:127.0.0.1:5052 host-1"
@@ -64,15 +62,19 @@ ELSEWHERE = {
     TUNNEL: "tests/e2e/docs/test_tunnel.py::test_the_dashboard_is_seen_from_another_machine",
     "docker pull docker.io/library/nginx:1.27": "tests/e2e/test_setup.py::test_docker",
     "systemctl reload docker": "tests/e2e/test_setup.py::test_docker",
+    **dict.fromkeys(
+        ("systemctl daemon-reload", "systemctl enable --now p2pdist"),
+        f"{BOOTED}::test_it_is_started_once_it_serves_and_enabled",
+    ),
+    **dict.fromkeys(
+        ("systemctl status p2pdist", "journalctl -u p2pdist -f"),
+        f"{BOOTED}::test_its_state_and_its_log_are_shown_by_the_documented_commands",
+    ),
 }
 
 # By command: why it cannot be run here, and what is checked in its place.
 NOT_HERE = {
     "bin/test": "it is what runs the tests",
-    "systemctl daemon-reload": SYSTEMD,
-    "systemctl enable --now p2pdist": SYSTEMD,
-    "systemctl status p2pdist": SYSTEMD,
-    "journalctl -u p2pdist -f": SYSTEMD,
     "kubectl apply -k compose/kubernetes/base": KUBERNETES,
     "kubectl apply -k compose/kubernetes/seeding": KUBERNETES,
     "kubectl apply -k compose/kubernetes/remove": KUBERNETES,
