@@ -83,7 +83,7 @@ async def send(pipe: Connection, count: int, burst: int, pause: float) -> tuple[
         HttpPeers(PeerClientSettings(), auth_of("leech"), clock) as peers,
         asyncio.TaskGroup() as tasks,
     ):
-        links = HttpSwarmLinks(peers, auth_of("leech"), tasks, lambda peer: None)
+        links = HttpSwarmLinks(peers, auth_of("leech"), tasks, SwarmHub(cast(Store, BlobShelf())))
         seed = Provider(peer_id("seed"), (Endpoint("127.0.0.1", await answer(pipe)),))
 
         async def paced(goal: int, deliver: Callable[[bytes], None]) -> float:

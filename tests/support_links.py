@@ -12,7 +12,7 @@ from typing import cast
 from p2pdist.api.peer import PeerServerSettings, build_peer_app
 from p2pdist.api.peer_listener import PeerListener
 from p2pdist.clock import SystemClock
-from p2pdist.peers.swarm_links import PATH
+from p2pdist.peers.link_wire import PATH
 from p2pdist.peers.swarm_port import Work
 from p2pdist.peers.tls import PeerTls
 from p2pdist.records import Endpoint, PeerId, Provider
@@ -28,6 +28,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.frames: list[tuple[PeerId, bytes]] = []
+        self.lost_peers: list[PeerId] = []
         self.work: Callable[[bytes], Work | None] = lambda frame: None
 
     def received(self, sender: PeerId, frame: bytes) -> Work | None:
@@ -35,7 +36,7 @@ class Inbox:
         return self.work(frame)
 
     def lost(self, peer: PeerId) -> None:
-        raise AssertionError("this end sends nothing")
+        self.lost_peers.append(peer)
 
     @property
     def payloads(self) -> list[bytes]:

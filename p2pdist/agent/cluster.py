@@ -90,13 +90,14 @@ async def join_cluster(
         settings = PeerServerSettings(
             config.agent.name, config.agent.zone, __version__, max_uploads=config.peer.max_uploads
         )
+        links = HttpSwarmLinks(peers, auth, tasks, hub)
         app = build_peer_app(
-            store, auth, clock, settings, CountPeerServer(metrics), pace, arriving, hub, door
+            store, auth, clock, settings, CountPeerServer(metrics), pace, arriving, hub, door, links
         )
         listener = await _listen(config, app, tls)
         try:
             own = _own(config, peer, listener.port)
-            hub.connect(HttpSwarmLinks(peers, auth, tasks, hub.lost), own)
+            hub.connect(links, own)
             node = await _start_discovery(config, key, peer, listener.port, clock)
             try:
                 door.members = lambda: [Member(each.peer, each.endpoint) for each in node.contacts()]

@@ -9,7 +9,7 @@ Always true here:
 
     GET|HEAD /p2p/v1/blobs/DIGEST   200, 206 (single Range), 404, 416, 503
     GET      /p2p/v1/flow           101: pieces of any blob over this connection (api/flow.py)
-    GET      /p2p/v1/link           101: swarm messages of who asks over this connection (api/swarm_inbox.py)
+    GET      /p2p/v1/link           101: swarm messages over this connection (api/swarm_inbox.py)
     GET      /p2p/v1/hello          name, zone and version as P2PDist-* headers
 """
 
@@ -30,13 +30,13 @@ from p2pdist.api.flow import FlowDoor
 from p2pdist.api.flow_source import PartialBlob, Partials
 from p2pdist.api.peer_gate import CREDENTIALS, HELLO_PATH, Gate
 from p2pdist.api.sendfile import PROGRESS_TIMEOUT, Pace, send_file
-from p2pdist.api.swarm_inbox import PATH as LINK_PATH
-from p2pdist.api.swarm_inbox import POST_PATH, SwarmDoor
+from p2pdist.api.swarm_inbox import POST_PATH, Links, SwarmDoor
 from p2pdist.api.warm import WarmDoor
 from p2pdist.clock import Clock
 from p2pdist.errors import BusyError, InvalidInputError, P2PDistError
 from p2pdist.oci.digest import Digest
 from p2pdist.oci.ranges import ByteRange, RangeNotSatisfiable, content_range, parse_range
+from p2pdist.peers.link_wire import PATH as LINK_PATH
 from p2pdist.peers.swarm_port import SwarmInbox
 from p2pdist.records import PeerId
 from p2pdist.store.port import BlobReader, Store
@@ -91,10 +91,12 @@ def build_peer_app(
     partials: Partials | None = None,
     inbox: SwarmInbox | None = None,
     warm: WarmDoor | None = None,
+    links: Links | None = None,
 ) -> web.Application:
     """The application of the peer listener; ``pace`` holds the upload limit (see ``send_file``).
 
-    ``partials`` finds blobs that are still arriving, which are sent on as they do; ``inbox`` takes swarm messages.
+    ``partials`` finds blobs that are still arriving, which are sent on as they do; ``inbox`` takes swarm messages, and
+    ``links`` answers over the connections that bring them.
 
     Run it with ``PeerListener`` (api/peer_listener.py), which bounds what strangers may occupy.
     """
@@ -107,7 +109,7 @@ def build_peer_app(
     app.router.add_get(FLOW_PATH, flows.open, allow_head=False)
     app.router.add_get(HELLO_PATH, handlers.hello, allow_head=False)
     if inbox is not None:
-        swarm = SwarmDoor(inbox, auth)
+        swarm = SwarmDoor(inbox, auth, links)
         app.router.add_get(LINK_PATH, swarm.open, allow_head=False)
         app.router.add_post(POST_PATH, swarm.receive)
     if warm is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, cast
 
@@ -48,10 +48,13 @@ class Switch:
             if not self._open[peer]:
                 del self._open[peer]
 
-    async def take_over(self, request: web.Request, most: int, take: Take) -> web.StreamResponse:
+    async def take_over(
+        self, request: web.Request, most: int, take: Take, headers: Mapping[str, str] | None = None
+    ) -> web.StreamResponse:
         """Switch, unless the peer has ``most`` already, and serve until the connection ends.
 
-        ``take`` makes what serves, from the credentials, the connection and the protocol that is replaced.
+        ``take`` makes what serves, from the credentials, the connection and the protocol that is replaced; ``headers`` go
+        with the answer, under its seal.
         """
         credentials, transport = request[CREDENTIALS], request.transport
         if self._open[credentials.peer] >= most:
@@ -62,7 +65,7 @@ class Switch:
         transport.set_protocol(cast(asyncio.Protocol, served))
         try:
             with self.counted(credentials.peer):
-                await served.run(_welcome(self._auth, credentials, self._name))
+                await served.run(_welcome(self._auth, credentials, self._name, headers or {}))
         finally:
             transport.abort()
         return web.Response(status=400, body=b"over\n")  # the connection is gone: nobody gets this
@@ -73,9 +76,9 @@ def busy() -> web.Response:
     return web.Response(status=503, body=b"busy\n")
 
 
-def _welcome(auth: HttpAuth, credentials: Credentials, protocol: str) -> bytes:
+def _welcome(auth: HttpAuth, credentials: Credentials, protocol: str, more: Mapping[str, str]) -> bytes:
     """A sealed 101 that switches to ``protocol``."""
-    headers = {"Connection": "Upgrade", "Upgrade": protocol, PEER_HEADER: auth.own.hex}
+    headers = {"Connection": "Upgrade", "Upgrade": protocol, PEER_HEADER: auth.own.hex, **more}
     headers[MAC_HEADER] = auth.seal(credentials, 101, headers)
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode("ascii")

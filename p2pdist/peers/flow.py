@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 from p2pdist.errors import (
@@ -27,41 +25,15 @@ from p2pdist.errors import (
     UnreachableError,
 )
 from p2pdist.oci.digest import Digest
+from p2pdist.peers.upgrade import MAX_HEAD, Answer, parse_head
 from p2pdist.wire.flow_frames import DATA, HEAD, REFUSED, REQUESTS, Want, encode_cancel, encode_want
 from p2pdist.wire.sealed_frames import FrameSeal
 
-MAX_HEAD = 8192
 _LOW_WATER = 128 * 1024
 _SCRATCH = 64 * 1024
 _CHECK = 0.5
 _RETRY = 0.25
-_STATUS = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9])(?: |\Z)")
 _END = b"\r\n\r\n"
-_MAX_HEADERS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Status and headers (names in lower case; a name that comes twice is refused)."""
-
-    status: int
-    headers: dict[str, str]
-
-
-def parse_head(head: bytes) -> Answer:
-    """A status line and headers, without the empty line; raises ProtocolError."""
-    lines = head.split(b"\r\n")
-    match = _STATUS.match(lines[0])
-    if match is None or len(lines) > _MAX_HEADERS + 1:
-        raise ProtocolError("what answers there is not an agent")
-    headers: dict[str, str] = {}
-    for line in lines[1:]:
-        name, colon, value = line.partition(b":")
-        key = name.decode("latin-1").lower()
-        if not colon or not key or key != key.strip() or key in headers:
-            raise ProtocolError("an answer with a malformed or repeated header")
-        headers[key] = value.strip().decode("latin-1")
-    return Answer(int(match[1]), headers)
 
 
 class Intake:

@@ -31,11 +31,12 @@ from p2pdist.oci.digest import Digest
 from p2pdist.peers.body import BodySpan, EmptyBody, HttpBody, answered_span, content_length
 from p2pdist.peers.piece_client import PieceClient
 from p2pdist.peers.proven_http import Body, ProvenHttp, sender_of
-from p2pdist.peers.routes import usable_endpoints
+from p2pdist.peers.routes import Routes, usable_endpoints
 from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.signer import Signer
+from p2pdist.peers.upgrade import Connection, Opened, Upgrader
 from p2pdist.records import Endpoint, PeerId, Provider
-from p2pdist.wire.http_auth import Credentials, HttpAuth, Target
+from p2pdist.wire.http_auth import HttpAuth, Target
 
 _BLOBS = "/p2p/v1/blobs/"
 _HELLO = "/p2p/v1/hello"
@@ -74,15 +75,6 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Switched:
-    """A connection on which HTTP is over; ``protocol`` is to be told when it is lost, by whoever takes it over."""
-
-    transport: asyncio.Transport
-    protocol: asyncio.Protocol
-    credentials: Credentials
-
-
 class HttpPeers:
     """The Peers port; see the module's rules. Used within one event loop; ``close`` it, or use ``async with``."""
 
@@ -96,14 +88,21 @@ class HttpPeers:
         self._settings = settings
         self._clock = clock
         self._hooks = hooks or PeerClientHooks()
-        signer = Signer(auth, clock)
-        self._http = ProvenHttp(settings, auth, signer)
-        self._pieces = PieceClient(
+        signer, routes = Signer(auth, clock), Routes()
+        self._http = ProvenHttp(settings, auth, signer, routes)
+        self._upgrader = Upgrader(
             auth,
             signer,
             connect_timeout=2.0 * settings.connect_timeout,
-            progress_timeout=settings.piece_timeout,
+            head_start=settings.head_start,
+            routes=routes,
             tls=settings.ssl,
+        )
+        self._pieces = PieceClient(
+            auth,
+            self._upgrader,
+            answer_timeout=2.0 * settings.first_byte_timeout,
+            progress_timeout=settings.piece_timeout,
             on_received=self._hooks.received,
         )
 
@@ -164,11 +163,7 @@ class HttpPeers:
         buffer: memoryview,
         on_progress: Callable[[int], None],
     ) -> None:
-        try:
-            await self._pieces.fetch(provider, digest, offset, size, buffer, on_progress)
-        except DeniedError:
-            await self._greet(provider)  # learns the peer's clock, if that was it
-            await self._pieces.fetch(provider, digest, offset, size, buffer, on_progress)
+        await self._pieces.fetch(provider, digest, offset, size, buffer, on_progress)
 
     async def hello(self, endpoint: Endpoint, peer: PeerId | None = None) -> PeerHello:
         """Ask who is at ``endpoint`` (and insist on ``peer``, if one is given); errors as in the port."""
@@ -198,20 +193,11 @@ class HttpPeers:
         endpoint = await self._greet(provider)
         await self._http.upload(provider.peer, endpoint, path, body)
 
-    @asynccontextmanager
-    async def switched(self, provider: Provider, path: str) -> AsyncIterator[Switched | int]:
-        """GET what is answered 101: the connection, which the end of the context closes; else the status."""
-        async with self._http.exchange(provider.peer, provider.endpoints, Target("GET", path)) as response:
-            connection = response.connection
-            if response.status != 101:
-                yield response.status
-            elif connection is None or connection.transport is None or connection.protocol is None:
-                raise ProtocolError(
-                    f"peer {provider.peer.short} answered 101 to {path}, and switches to nothing"
-                )
-            else:
-                credentials = Credentials.parse(response.request_info.headers["Authorization"])
-                yield Switched(connection.transport, connection.protocol, credentials)
+    async def switched(
+        self, provider: Provider, path: str, make: Callable[[], Connection], patience: float
+    ) -> Opened[Connection]:
+        """GET what is answered 101, within ``patience`` seconds; errors as Upgrader.open."""
+        return await self._upgrader.open(provider, path, make, patience)
 
     async def _greet(self, provider: Provider) -> Endpoint:
         failure: P2PDistError = UnreachableError(f"peer {provider.peer.short} names no address")

@@ -7,28 +7,18 @@ one that nobody uses for IDLE_SECONDS is closed.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from functools import partial
 
-from p2pdist.errors import (
-    BusyError,
-    DeniedError,
-    InvalidInputError,
-    P2PDistError,
-    ProtocolError,
-    UnreachableError,
-)
+from p2pdist.errors import P2PDistError
 from p2pdist.oci.digest import Digest
 from p2pdist.peers.flow import FlowConnection
-from p2pdist.peers.routes import usable_endpoints
-from p2pdist.peers.signer import Signer
-from p2pdist.records import Endpoint, PeerId, Provider
+from p2pdist.peers.upgrade import Upgrader
+from p2pdist.records import PeerId, Provider
 from p2pdist.wire.flow_frames import PATH
-from p2pdist.wire.http_auth import HttpAuth, Target
+from p2pdist.wire.http_auth import HttpAuth
 
 IDLE_SECONDS = 20.0
-_RETRY = 0.5
 
 
 class _Attempt:
@@ -45,18 +35,16 @@ class PieceClient:
     def __init__(
         self,
         auth: HttpAuth,
-        signer: Signer,
+        upgrader: Upgrader,
         *,
-        connect_timeout: float = 1.0,
+        answer_timeout: float = 4.0,
         progress_timeout: float = 6.0,
-        tls: ssl.SSLContext | None = None,
         on_received: Callable[[PeerId, int], None] | None = None,
     ) -> None:
         self._auth = auth
-        self._signer = signer
-        self._connect_timeout = connect_timeout
+        self._upgrader = upgrader
+        self._answer_timeout = answer_timeout
         self._progress_timeout = progress_timeout
-        self._tls = tls
         self._on_received = on_received or (lambda peer, size: None)
         self._flows: dict[PeerId, FlowConnection] = {}
         self._dialling: dict[PeerId, _Attempt] = {}
@@ -76,10 +64,7 @@ class PieceClient:
         buffer: memoryview,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
-        """Fill ``buffer`` with the bytes from ``start`` of a blob of ``size`` bytes; errors as in the port.
-
-        DeniedError may mean that the clocks differ: a greeting (``HttpPeers.hello``) learns by how much.
-        """
+        """Fill ``buffer`` with the bytes from ``start`` of a blob of ``size`` bytes; errors as in the port."""
         flow = self._flows.get(provider.peer)
         if flow is None or not flow.alive:
             flow = await self._dial_once(provider)
@@ -117,49 +102,11 @@ class PieceClient:
                 del self._flows[peer]
 
     async def _dial(self, provider: Provider) -> FlowConnection:
-        failure: P2PDistError = UnreachableError(f"peer {provider.peer.short} names no address")
-        for endpoint in usable_endpoints(provider.endpoints):
-            try:
-                async with asyncio.timeout(self._connect_timeout):
-                    flow = await self._connect(endpoint, provider.peer)
-            except (OSError, TimeoutError) as error:
-                failure = UnreachableError(f"peer {provider.peer.short} at {endpoint}: {error!r}")
-                continue
-            try:
-                async with asyncio.timeout(2 * self._connect_timeout):
-                    await self._open(flow, endpoint, provider.peer)
-            except TimeoutError:
-                flow.close()
-                failure = UnreachableError(f"peer {provider.peer.short} at {endpoint} does not answer")
-            except BaseException:
-                flow.close()
-                raise
-            else:
-                return flow
-        raise failure
+        peer = provider.peer
 
-    async def _connect(self, endpoint: Endpoint, peer: PeerId) -> FlowConnection:
-        _, protocol = await asyncio.get_running_loop().create_connection(
-            lambda: FlowConnection(partial(self._on_received, peer), self._progress_timeout, IDLE_SECONDS),
-            endpoint.host,
-            endpoint.port,
-            ssl=self._tls,
-        )
-        return protocol
+        def make() -> FlowConnection:
+            return FlowConnection(partial(self._on_received, peer), self._progress_timeout, IDLE_SECONDS)
 
-    async def _open(self, flow: FlowConnection, endpoint: Endpoint, peer: PeerId) -> None:
-        credentials = self._signer.sign(Target("GET", PATH), peer)
-        request = f"GET {PATH} HTTP/1.1\r\nHost: {endpoint}\r\nAuthorization: {credentials.header()}\r\n\r\n"
-        answer = await flow.greet(request.encode("ascii"))
-        if answer.status == 401:
-            raise DeniedError(f"peer {peer.short} refuses this agent's proof")
-        try:
-            seal = answer.headers.get("p2pdist-mac", "")
-            self._auth.check_seal(seal, credentials, peer, answer.status, answer.headers)
-        except InvalidInputError as error:
-            raise ProtocolError(f"the answer for peer {peer.short} is not from it: {error}") from error
-        if answer.status in (429, 503):
-            raise BusyError(f"peer {peer.short} has no room for another flow", _RETRY)
-        if answer.status != 101:
-            raise ProtocolError(f"peer {peer.short} answered {answer.status} to a flow")
-        flow.begin(self._auth.frames(credentials))
+        opened = await self._upgrader.open(provider, PATH, make, self._answer_timeout)
+        opened.connection.begin(self._auth.frames(opened.credentials))
+        return opened.connection

@@ -33,12 +33,14 @@ Body = Callable[[Credentials], AsyncIterator[bytes]]
 class ProvenHttp:
     """See the module's rules. Used within one event loop; ``close`` it."""
 
-    def __init__(self, settings: PeerClientSettings, auth: HttpAuth, signer: Signer) -> None:
+    def __init__(
+        self, settings: PeerClientSettings, auth: HttpAuth, signer: Signer, routes: Routes | None = None
+    ) -> None:
         self._settings = settings
         self._auth = auth
         self._signer = signer
         self._resolver = RouteResolver()
-        self._routes = Routes()
+        self._routes = routes or Routes()
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:

@@ -4,6 +4,9 @@ Rules:
 - The members take turns, piece by piece, in the order of the ring (ring.py). A piece that is unclaimed after
   ``rank_delay`` seconds may be taken by the next as well, and so on. The clock of a piece starts when this host first
   misses a source for it.
+- Where word of a claim takes longer than ``rank_delay``, because hosts or links have much to do, members take their turns
+  one after the other all the same, and claim what others have claimed. So all turns become longer by half with each claim
+  that meets another, and shorter again, little by little, with each that does not.
 - A host whose pieces spread more slowly than those of others (spread.py) stands back until they have: so the division
   follows what each host's links can carry.
 - Two claims of one piece within ``race`` seconds are a race, which the order decides; a later one is a take-over and wins.
@@ -22,6 +25,11 @@ from p2pdist.swarm.members import Member
 from p2pdist.swarm.rendezvous import weight
 from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.swarm.spread import Spread
+
+CONTESTED = 1.4
+UNCONTESTED = 0.9
+FASTEST_PACE = 1 / CONTESTED  # one is forgiven
+SLOWEST_PACE = 16.0
 
 
 class Division:
@@ -44,6 +52,9 @@ class Division:
         self.denied = False
         self._begin_at = now
         self._ahead_until = now
+        self._first = False
+        self._pace = FASTEST_PACE
+        self.meets = False
 
     @property
     def over(self) -> bool:
@@ -58,7 +69,12 @@ class Division:
         if ahead:
             self._begin_at = now + self._settings.head_start
         else:
+            self._first = True
             self._ahead_until = now + self._settings.head_start
+
+    def waits(self) -> bool:
+        """Whether it is left to others to claim, since this host does not know all of them yet."""
+        return self.meets and not self._first
 
     def may_claim(self, others: int, members: Collection[Member], now: float) -> bool:
         """Whether another claim is in order, whatever its source; ``others`` is the number of others' open claims. When
@@ -85,11 +101,19 @@ class Division:
         if now < self._ahead_until:
             return True
         place = turn if most is None else min(turn, most)
-        return now - opened >= self._settings.rank_delay * place
+        return now - opened >= self._settings.rank_delay * max(1.0, self._pace) * place
 
     def due_for_arc(self, piece: int, turn: int, now: float) -> bool:
         """As ``due``, for a piece to be taken from another arc."""
-        return now - self._open_since.setdefault(piece, now) >= self._settings.arc_rank_delay * turn
+        return (
+            now - self._open_since.setdefault(piece, now)
+            >= self._settings.arc_rank_delay * max(1.0, self._pace) * turn
+        )
+
+    def claimed(self, *, contested: bool) -> None:
+        """A claim was told, while another was under way or not."""
+        pace = self._pace * (CONTESTED if contested else UNCONTESTED)
+        self._pace = min(SLOWEST_PACE, max(FASTEST_PACE, pace))
 
     def lost_for_arc(self, piece: int) -> None:
         """The arc's claim of the piece ended without it. Those outside who are getting it may be getting it from this arc:

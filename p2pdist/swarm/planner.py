@@ -116,6 +116,11 @@ class Planner:
         """Whether other blobs that were begun here before this one ask upstream for pieces: they come first."""
         self._duty.gives_way = others
 
+    def meet(self, others: bool) -> None:
+        """Whether there are members that this host has yet to hear from: it leaves it to those that know all to fetch, for
+        whose turn it is it cannot tell. The first of all does not wait."""
+        self._division.meets = others
+
     @property
     def claiming(self) -> bool:
         """Whether there are pieces that nobody is known to hold or fetch."""
@@ -135,6 +140,11 @@ class Planner:
     def arc(self) -> int:
         """This host's arc is 2 ** -``arc`` of the ring."""
         return self._ring.bits
+
+    @property
+    def patience(self) -> float:
+        """How many times as long as in a small swarm it may take until anything comes: pieces have a longer way round."""
+        return min(LONGEST_PATIENCE, max(1.0, len(self._ring) / 16))
 
     def has_room(self, peer: PeerId) -> bool:
         """Whether one more neighbour is wanted: all of the same arc are, and some of the others."""
@@ -272,6 +282,8 @@ class Planner:
             owes = 0 < member.owes_since < now - self.settings.starved
             if owes and self._members.refused(member, piece):
                 continue  # it said so before, and has delivered nothing since
+            if not joining:
+                self._division.claimed(contested=self._is_contested(piece, member, now))
             if piece in self._division.flights:
                 if self._division.wins(piece, member, race, now):
                     self._out.append(ev.Tell(claim=(piece,)))
@@ -287,6 +299,14 @@ class Planner:
             if self._choice.lacks(piece):
                 stand.append(piece)
         return stand
+
+    def _is_contested(self, piece: int, member: Member, now: float) -> bool:
+        """Whether this host or a third member has just claimed it too."""
+        known = self._members.claims.get(piece)
+        since = self._division.since.get(piece, -math.inf)
+        if known is not None and known.member is not member:
+            since = max(since, known.since)
+        return now - since <= self.settings.race
 
     def _drop_relays(self, piece: int) -> None:
         """Its fetcher is another, or none: whoever does not have the piece yet is no longer the one to get it from."""
@@ -482,7 +502,7 @@ class Planner:
     # -- claims: what this host fetches for all --
 
     def _claim(self, now: float) -> None:
-        if not self._started or self.complete:
+        if not self._started or self.complete or self._division.waits():
             return
         claims = self._members.claims
         while self._division.may_claim(len(claims), self._members.table.values(), now):
@@ -505,7 +525,7 @@ class Planner:
 
     def _starved(self, now: float) -> bool:
         """Whether nothing comes although there are sources, so that more sources are in order."""
-        return now - self._arrived > self.settings.starved and not self._division.flights
+        return now - self._arrived > self._patience(self.settings.starved) and not self._division.flights
 
     def _claim_from_seed(self, now: float) -> bool:
         """Few hold everything: what they send out is divided as upstream is."""
@@ -603,8 +623,8 @@ class Planner:
         return not self._flights.lately(piece, member, now - self._patience(self.settings.relay_stall))
 
     def _patience(self, seconds: float) -> float:
-        """So long in a small swarm; in a longer ring it takes longer for pieces to come round."""
-        return seconds * min(LONGEST_PATIENCE, max(1.0, len(self._ring) / 16))
+        """So long in a small swarm."""
+        return seconds * self.patience
 
     def _find_laggards(self, now: float) -> None:
         verdict = self._laggards.judge(now)

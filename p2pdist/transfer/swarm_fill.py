@@ -31,6 +31,7 @@ from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.peer_health import Standing
 from p2pdist.swarm.planner import Planner
 from p2pdist.swarm.rendezvous import seed_of
+from p2pdist.swarm.ring import SEED_BITS
 from p2pdist.swarm.settings import PlannerSettings
 from p2pdist.transfer.attestation import Attestations
 from p2pdist.transfer.content import Source
@@ -54,6 +55,9 @@ from p2pdist.wire.swarm_messages import (
 logger = logging.getLogger(__name__)
 
 JOIN_WAIT = 1.0
+STRANGERS = 0.2  # so many of the members known may not have answered yet when this host claims pieces
+MEETING = 0.1  # seconds for each member known: so long this host waits for their answers at most,
+LONGEST_MEETING = 5.0  # and so long, however many they are
 SETTLE = 0.03  # those who came in the same instant learn of each other; then all divide the pieces alike
 TICK = 0.25
 LOOK_AGAIN = (0.5, 1.5, 4.0, 10.0)
@@ -116,7 +120,7 @@ class _Session:
         self._requests: dict[tuple[int, PeerId | None], asyncio.Task[None]] = {}
         self._runs: list[Run] = []
         self._open: set[asyncio.Task[None]] = set()
-        self._moved = now
+        self._begun = self._moved = self._met = now
         self._upstream_in_vain = 0
         self._streaming = False
         self._inflows = Inflows(min(self._geometry.piece, target.size), flights)
@@ -190,7 +194,7 @@ class _Session:
 
     def _begin(self, ahead: int) -> None:
         early, self._early = self._early or [], None
-        self._planner.give_way(self._hub.gives_way(self._target.digest))
+        self._prepare()
         self.handle(ev.Announced(ahead))
         for event in early:
             self.handle(event)
@@ -199,23 +203,32 @@ class _Session:
     async def _tick(self) -> None:
         while True:
             await self._context.clock.sleep(TICK)
-            self._planner.give_way(self._hub.gives_way(self._target.digest))
+            self._prepare()
             self.handle(ev.Ticked())
             self._words.tell_unattested(self._context.clock.now())
             self._notice_standstill()
 
+    def _prepare(self) -> None:
+        """Tell the planner what it cannot know."""
+        self._planner.give_way(self._hub.gives_way(self._target.digest))
+        known = len(self._neighbours)
+        lately = self._context.clock.now() - self._begun <= min(LONGEST_MEETING, MEETING * known)
+        self._planner.meet(lately and len(self._unanswered) > STRANGERS * known)
+
     def _notice_standstill(self) -> None:
-        still = self._context.clock.now() - self._moved
-        if still > (STANDSTILL if self._open else IDLE):
+        """Nothing comes; while members are still coming together, this may have many reasons."""
+        now, idle = self._context.clock.now(), IDLE * self._planner.patience
+        still, met_lately = now - self._moved, now - self._met <= idle
+        if still > (STANDSTILL if self._open or met_lately else idle):
             self._fail(StandstillError(f"the swarm of {self._target.digest} is at a standstill"))
 
     # -- neighbours --
 
     def _join(self, providers: Iterable[Provider]) -> None:
         health, now = self._context.health, self._context.clock.now()
-        salt = self._target.digest.hex.encode()
         fresh = [p for p in providers if p.peer not in self._neighbours and p.peer != self._hub.own.peer]
-        for provider in health.order(fresh, now, self._context.policy.zone, salt=salt):
+        usable = [each for each in fresh if health.usable(each.peer, now)]
+        for provider in sorted(usable, key=self._distance):
             if not self._has_room(provider.peer):
                 continue
             if not provider.complete and now - self._parted.get(provider.peer, -PARTED) < PARTED:
@@ -231,6 +244,12 @@ class _Session:
             else:
                 self._unanswered.add(provider.peer)
                 self._greet(provider, answer=True)
+
+    def _distance(self, provider: Provider) -> tuple[bool, bool, int]:
+        """Who is asked first: who holds everything, then in the order of the ring, so that of two hosts that learn of each
+        other at once one asks first, and the other has its answer over the same link."""
+        forward = (seed_of(provider.peer) - seed_of(self._hub.own.peer)) % (1 << SEED_BITS)
+        return not provider.complete, provider.zone != self._context.policy.zone, forward
 
     def _greet(self, provider: Provider, *, answer: bool) -> None:
         """Join, and attest what was fetched from upstream so far."""
@@ -294,6 +313,8 @@ class _Session:
         if peer not in self._neighbours and not self._has_room(peer):
             self._turn_away(join)
             return
+        if peer not in self._neighbours or peer in self._unanswered:
+            self._met = self._context.clock.now()
         self._neighbours[peer] = join.sender
         near = join.sender.zone == self._context.policy.zone
         complete = len(join.have) == self._geometry.count

@@ -156,9 +156,10 @@ class HttpAuth:
                 "the answer was not made with this cluster's key by the peer that was asked"
             )
 
-    def frames(self, credentials: Credentials) -> FrameSeal:
-        """Seals, or checks, the frames that the body of one proven request carries."""
-        return FrameSeal(self._mac(b"p2pdist frames v1", credentials.mac))
+    def frames(self, credentials: Credentials, *, back: bool = False) -> FrameSeal:
+        """Seals, or checks, the frames that follow one proven request; ``back``: those that the other side sends."""
+        label = b"p2pdist frames back v1" if back else b"p2pdist frames v1"
+        return FrameSeal(self._mac(label, credentials.mac))
 
     def _request_mac(
         self, target: Target, sender: PeerId, to: PeerId | None, time_ms: int, nonce: bytes

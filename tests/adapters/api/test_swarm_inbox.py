@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from p2pdist.api.swarm_inbox import MAX_AT_ONCE, MAX_LINKS
+from p2pdist.api.swarm_inbox import MAX_LINKS
 from p2pdist.clock import SystemClock
 from p2pdist.errors import P2PDistError, StoreError
 from p2pdist.peers.http_client import HttpPeers
+from p2pdist.peers.link_wire import MAX_AT_ONCE
 from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.swarm_links import POST_PATH
 from p2pdist.wire.http_auth import Credentials
@@ -167,8 +168,8 @@ async def test_a_peer_has_a_bounded_number_of_links(agent: Seed) -> None:
 
 
 async def test_silence_ends_a_link(agent: Seed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("p2pdist.api.swarm_inbox._CHECK", 0.02)
-    monkeypatch.setattr("p2pdist.api.swarm_inbox.SILENCE", 0.1)
+    monkeypatch.setattr("p2pdist.peers.link_wire.ALIVE_EVERY", 0.02)
+    monkeypatch.setattr("p2pdist.peers.link_wire.SILENCE", 0.1)
     async with sender(agent) as link:
         link.send(b"hello")
         assert await link.ended() == b""

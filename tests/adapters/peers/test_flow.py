@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from itertools import groupby
 
 import pytest
@@ -18,6 +19,7 @@ from p2pdist.records import Endpoint, Provider
 from p2pdist.testing.clock import ManualClock
 from tests.support_flow import open_descriptors, until
 from tests.support_peers import (
+    KEY,
     OTHER_KEY,
     CountingClientHooks,
     PeerBench,
@@ -186,3 +188,27 @@ async def test_those_who_ask_a_silent_peer_at_once_wait_no_longer_than_one() -> 
     server.close()
     assert all(isinstance(answer, UnreachableError) for answer in answers)
     assert tried == 1
+
+
+@pytest.mark.parametrize("other", ["nobody", "another", "stranger"])
+async def test_a_peer_is_found_at_any_of_its_addresses(bench: PeerBench, other: str) -> None:
+    """Of what a host says of itself, some leads nowhere, and some (a bridge's address) to another agent."""
+    key = OTHER_KEY if other == "stranger" else KEY
+    async with bench.peer() as seed, bench.peer("another", key=key) as another, bench.client() as peers:
+        first = Endpoint("127.0.0.1", 9) if other == "nobody" else another.endpoint
+        known = Provider(seed.provider.peer, (first, *seed.provider.endpoints))
+        digest = seed.shelf.put(DATA)
+        for _ in range(2):
+            buffer = bytearray(1000)
+            await peers.piece(known, digest, 7, len(DATA), memoryview(buffer), nothing)
+            assert buffer == DATA[7:1007]
+        assert await another.bytes_sent() == 0
+
+
+async def test_a_peer_whose_clock_differs_is_asked_twice_at_most(bench: PeerBench) -> None:
+    ahead = ManualClock(wall=time.time() + 3600)
+    async with bench.peer(clock=ahead) as seed, bench.client() as peers:
+        digest, buffer = seed.shelf.put(DATA), bytearray(1000)
+        await peers.piece(seed.provider, digest, 0, len(DATA), memoryview(buffer), nothing)
+        assert buffer == DATA[:1000]
+        assert len(seed.hooks.refusals) == 1

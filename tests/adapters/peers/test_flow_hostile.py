@@ -18,9 +18,9 @@ from p2pdist.errors import (
     UnreachableError,
 )
 from p2pdist.oci.digest import Digest
-from p2pdist.peers.flow import MAX_HEAD
 from p2pdist.peers.http_client import HttpPeers
 from p2pdist.peers.settings import PeerClientSettings
+from p2pdist.peers.upgrade import MAX_HEAD
 from p2pdist.records import Provider
 from p2pdist.wire.flow_frames import DATA, HEAD
 from p2pdist.wire.http_auth import CHALLENGE_HEADER

@@ -772,3 +772,80 @@ def test_a_seed_that_leaves_gives_the_claim_back_and_upstream_is_asked() -> None
     assert ev.Drop(piece, ANN) in commands
     assert released(commands) == [piece]
     assert upstream(commands + plan.handle(TICK, 0.25)) == [piece]
+
+
+# -- word that takes long --
+
+
+def last_piece(which: int, **settings: object) -> Planner:
+    """A host among two that lacks one piece."""
+    plan = planner(pieces=64, held=tuple(p for p in range(64) if p != which), **settings)
+    plan.handle(joined(ANN), 0.0)
+    return plan
+
+
+def claim_time(plan: Planner, begin: float) -> float:
+    """When it claims the one piece that it lacks, looked at each 20 ms."""
+    return next(begin + step / 50 for step in range(500) if claimed(plan.handle(TICK, begin + step / 50)))
+
+
+def test_where_claims_meet_all_turns_become_longer_and_shorter_again_where_they_do_not() -> None:
+    which = theirs(ANN, ME)  # so this host's turn is the second
+    for contested, uncontested, least, most in (
+        (0, 0, 0.1, 0.1),
+        (1, 0, 0.1, 0.1),
+        (6, 0, 0.3, 0.8),
+        (6, 30, 0.1, 0.1),
+    ):
+        plan = last_piece(which, rank_delay=0.1)
+        plan.handle(joined(BOB), 0.0)
+        plan._ring.turn = lambda piece: 1  # type: ignore[method-assign]
+        for claim in range(contested):
+            plan.handle(ev.MemberClaims(ANN if claim % 2 else BOB, (which,)), 0.01)
+            plan.handle(ev.MemberClaims(BOB if claim % 2 else ANN, (which,)), 0.02)
+            plan.handle(ev.MemberReleases(ANN, (which,)), 0.03)
+            plan.handle(ev.MemberReleases(BOB, (which,)), 0.03)
+        for _ in range(uncontested):
+            plan.handle(ev.MemberClaims(ANN, (which,)), 0.04)
+            plan.handle(ev.MemberReleases(ANN, (which,)), 0.04)
+        waited = claim_time(plan, 0.04) - 0.04
+        assert least - 0.03 <= waited <= most + 0.03, (contested, uncontested)
+
+
+def test_turns_do_not_become_longer_without_end() -> None:
+    plan = last_piece(theirs(ANN, ME), rank_delay=0.1)
+    for _ in range(200):
+        plan._division.claimed(contested=True)
+    plan._ring.turn = lambda piece: 1  # type: ignore[method-assign]
+    assert 1.5 <= claim_time(plan, 0.0) <= 1.7
+
+
+def test_who_has_yet_to_hear_from_members_leaves_it_to_others_to_fetch() -> None:
+    plan = planner(pieces=8, head_start=0.0, rank_delay=0.0)
+    plan.handle(joined(ANN, 3), 0.0)
+    plan.meet(True)
+    plan.handle(ev.Announced(ahead=2), 0.0)
+    commands = plan.handle(TICK, 0.1)
+    assert asked(commands) == [(ANN, 3)]  # what is there it takes
+    assert not claimed(commands)
+    plan.meet(False)
+    assert claimed(plan.handle(TICK, 0.2))
+
+
+def test_the_first_of_all_fetches_whomever_it_has_yet_to_hear_from() -> None:
+    plan = planner(pieces=8)
+    plan.meet(True)
+    plan.handle(ev.Announced(ahead=0), 0.0)
+    assert claimed(plan.handle(TICK, 0.1))
+
+
+def test_in_a_long_ring_it_takes_longer_until_a_host_takes_itself_for_forsaken() -> None:
+    for others, patience in ((4, 1.0), (31, 2.0), (60, 3.0)):
+        plan = planner(pieces=4, starved=5.0, claim_stale=1000.0, stall=1000.0)
+        for number in range(others):
+            plan.handle(joined(peer(100 + number)), 0.0)
+        plan.handle(TICK, 0.0)
+        assert plan.patience == patience
+        plan._division.flights.clear()
+        assert not plan._starved(5.0 * patience)
+        assert plan._starved(5.1 * patience)
