@@ -30,6 +30,8 @@ from p2pdist.wire.flow_frames import DATA, HEAD, REFUSED, REQUESTS, Want, encode
 from p2pdist.wire.sealed_frames import FrameSeal
 
 _LOW_WATER = 128 * 1024
+_LOWEST_WATER = 16 * 1024
+_SLOW = 0.1
 _SCRATCH = 64 * 1024
 _CHECK = 0.5
 _RETRY = 0.25
@@ -69,6 +71,7 @@ class FlowConnection(asyncio.BufferedProtocol):
         self._idle_timeout = idle_timeout
         self._on_received = on_received
         self._progress_timeout = progress_timeout
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._answer: asyncio.Future[Answer] | None = None
@@ -84,6 +87,8 @@ class FlowConnection(asyncio.BufferedProtocol):
         self._uncounted = 0
         self._scratch: memoryview | None = None
         self._low_water = 1
+        self._wake_at = _LOW_WATER
+        self._woken = self._told = 0.0
         self._forgone = 0
         self._timer: asyncio.TimerHandle | None = None
         self._idle = 0.0
@@ -197,6 +202,7 @@ class FlowConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         try:
             if self._left:
+                self._find_pace()
                 self._take_body(nbytes)
             else:
                 self._head_size += nbytes
@@ -245,7 +251,7 @@ class FlowConnection(asyncio.BufferedProtocol):
             self._forgone -= number
             if self._forgone < 0:
                 raise ProtocolError("bytes that nobody asked for")
-        self._into, self._left = intake, number
+        self._into, self._left, self._woken = intake, number, self._loop.time()
         self._set_low_water()
 
     def _take_body(self, count: int) -> None:
@@ -255,8 +261,11 @@ class FlowConnection(asyncio.BufferedProtocol):
         if intake is not None:
             intake.filled += count
         if self._left:
-            if self._left < _LOW_WATER:
+            if self._left < self._wake_at or self._wake_at != self._low_water:
                 self._set_low_water()
+            if intake is not None and intake.on_moved is not None and self._woken - self._told >= _SLOW:
+                self._told = self._woken
+                intake.on_moved(intake.filled)
             return
         self._count()
         self._set_low_water()
@@ -265,7 +274,17 @@ class FlowConnection(asyncio.BufferedProtocol):
         if intake.filled == len(intake.view):
             self._finish(intake)
         elif intake.on_moved is not None:
+            self._told = self._woken
             intake.on_moved(intake.filled)
+
+    def _find_pace(self) -> None:
+        """What comes slowly is looked at in smaller parts, for it is to be passed on at once."""
+        now = self._loop.time()
+        took, self._woken = now - self._woken, now
+        if took > _SLOW:
+            self._wake_at = max(_LOWEST_WATER, self._wake_at // 2)
+        elif took < _SLOW / 4:
+            self._wake_at = min(_LOW_WATER, self._wake_at * 2)
 
     def _count(self) -> None:
         if self._uncounted:
@@ -282,7 +301,7 @@ class FlowConnection(asyncio.BufferedProtocol):
             intake.done.set_result(None)
 
     def _set_low_water(self) -> None:
-        mark = min(self._left, _LOW_WATER) if self._left else 1
+        mark = min(self._left, self._wake_at) if self._left else 1
         if self._socket is None or mark == self._low_water:
             return
         try:

@@ -44,6 +44,7 @@ class Division:
         self.spread = Spread()
         self.flights: dict[int, float] = {}
         self.since: dict[int, float] = {}
+        self._told: dict[int, float] = {}
         self.givers: dict[int, Member] = {}
         self.runs: list[set[int]] = []
         self.next_run = 1
@@ -150,7 +151,7 @@ class Division:
         pieces = set(run)
         self.runs.append(pieces)
         for piece in pieces:
-            self.flights[piece] = self.since[piece] = now
+            self.flights[piece] = self.since[piece] = self._told[piece] = now
             self.note_claim(piece, members, now, mine=True)
             if giver is not None:
                 self.givers[piece] = giver
@@ -173,6 +174,20 @@ class Division:
             if piece in run:
                 self.flights.update(dict.fromkeys(run, now))
 
+    def to_tell_again(self, now: float) -> tuple[int, ...]:
+        """Own claims of which bytes come, but slowly: the others, to whom none have come yet, would take them for given up.
+        For a while only: who is that slow is in the way."""
+        stale = self._settings.claim_stale
+        again = tuple(
+            piece
+            for piece, progressed in self.flights.items()
+            if now - self._told[piece] >= stale / 2
+            and progressed > self._told[piece]
+            and now - self.since[piece] < 3 * stale
+        )
+        self._told.update(dict.fromkeys(again, now))
+        return again
+
     def idle(self, piece: int) -> bool:
         """Whether the piece is claimed here and no byte of it has come."""
         return piece in self.flights and self.flights[piece] <= self.since[piece]
@@ -182,6 +197,7 @@ class Division:
         if self.flights.pop(piece, None) is None:
             return False
         del self.since[piece]
+        self._told.pop(piece, None)
         self.givers.pop(piece, None)
         for run in self.runs:
             run.discard(piece)

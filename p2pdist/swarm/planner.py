@@ -279,33 +279,45 @@ class Planner:
         for piece in pieces:
             if not 0 <= piece < self.geometry.count or piece in self.held or self._members.has(member, piece):
                 continue
-            owes = 0 < member.owes_since < now - self.settings.starved
-            if owes and self._members.refused(member, piece):
-                continue  # it said so before, and has delivered nothing since
-            if not joining:
-                self._division.claimed(contested=self._is_contested(piece, member, now))
+            if self._is_empty_word(piece, member, now):
+                continue
+            known = self._members.claims.get(piece)
+            again = self._is_told_again(piece, member, now)
+            if not again and not joining:
+                self._division.claimed(contested=self._is_contested(piece, now))
             if piece in self._division.flights:
                 if self._division.wins(piece, member, race, now):
                     self._out.append(ev.Tell(claim=(piece,)))
                     continue
                 self._cut(piece)
-            known = self._members.claims.get(piece)
             if not self._members.claim(member, piece, race, now):
                 continue
             if known is not None and known.member is not member:
                 self._leave_loser(piece, known.member)
                 self._drop_relays(piece)
-            self._division.note_claim(piece, self._members.table.values(), now, mine=False)
+            if not again:
+                self._division.note_claim(piece, self._members.table.values(), now, mine=False)
             if self._choice.lacks(piece):
                 stand.append(piece)
         return stand
 
-    def _is_contested(self, piece: int, member: Member, now: float) -> bool:
-        """Whether this host or a third member has just claimed it too."""
+    def _is_empty_word(self, piece: int, member: Member, now: float) -> bool:
+        """Whether the member said so before, and has delivered nothing since."""
+        owes = 0 < member.owes_since < now - self.settings.starved
+        return owes and self._members.refused(member, piece)
+
+    def _is_told_again(self, piece: int, member: Member, now: float) -> bool:
+        """Whether the claim is known: then its bytes come, though they have not come this far."""
         known = self._members.claims.get(piece)
-        since = self._division.since.get(piece, -math.inf)
-        if known is not None and known.member is not member:
-            since = max(since, known.since)
+        if known is None or known.member is not member:
+            return False
+        member.progressed = now
+        return True
+
+    def _is_contested(self, piece: int, now: float) -> bool:
+        """Whether this host or another member has just claimed it too."""
+        known = self._members.claims.get(piece)
+        since = max(self._division.since.get(piece, -math.inf), known.since if known else -math.inf)
         return now - since <= self.settings.race
 
     def _drop_relays(self, piece: int) -> None:
@@ -580,6 +592,9 @@ class Planner:
         self._leave_what_stalls(now)
         self._find_laggards(now)
         self._division.spread.expire(now)
+        again = self._division.to_tell_again(now)
+        if again:
+            self._out.append(ev.Tell(claim=again))
         self._finish_fast(now)
         self._replan(now)
         self._give_up_if_stuck(now)

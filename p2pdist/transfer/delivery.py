@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 CHUNK = 256 * 1024
 UNCHARGED_SPAN = 4 * 1024 * 1024
 TRAIL = 2 * UNCHARGED_SPAN
+LONGEST_PATIENCE = 20.0
 
 
 class _Delivery:
@@ -147,16 +148,16 @@ class FetchDelivery(_Delivery):
             self._part = None
 
     async def spans(self, start: int, stop: int) -> AsyncGenerator[Span, None]:
-        position, streamed = start, list[_Streamed]()
+        position, streamed, slices = start, list[_Streamed](), 0
         while position < stop:
-            limit = await self._wait(position)
+            limit = await self._wait(position, slices)
             if limit is None:
                 async with aclosing(self._committed(position, stop, streamed)) as rest:
                     async for span in rest:
                         yield span
                 return
             if limit > position:
-                attempt, begun = self._fetch.attempt, position
+                attempt, begun, slices = self._fetch.attempt, position, 0
                 async with aclosing(self._arriving(position, min(limit, stop))) as arriving:
                     async for span in arriving:
                         _note(streamed, attempt, position, position + span.length)
@@ -167,6 +168,7 @@ class FetchDelivery(_Delivery):
                     await self._fetch.wait_changed()
             else:
                 data = await self._slice_from_upstream(position, stop)
+                slices += 1
                 if not data:
                     continue
                 streamed.append(_Streamed(None, position, position + len(data), hash_bytes(data)))
@@ -206,10 +208,13 @@ class FetchDelivery(_Delivery):
                 f"what had come of {self._fetch.digest} proved false while it was passed on"
             )
 
-    async def _wait(self, position: int) -> int | None:
-        """As BlobFetch.wait_beyond, but returns ``position`` when the client has been patient for long."""
+    async def _wait(self, position: int, slices: int) -> int | None:
+        """As BlobFetch.wait_beyond, but returns ``position`` when the client was patient for long; each time for longer,
+        since all hosts of a slow swarm ask for slices."""
+        patience = self._context.policy.patience
+        longest = max(patience, LONGEST_PATIENCE)
         try:
-            async with asyncio.timeout(self._context.policy.patience):
+            async with asyncio.timeout(min(longest, patience * 1.5 ** min(slices, 10))):
                 return await self._fetch.wait_beyond(position)
         except TimeoutError:
             return position

@@ -16,6 +16,8 @@ STEP = 256 * 1024
 MAX_STEP = 1024 * 1024
 RELAY_STEP = 256 * 1024
 STEP_PAUSE = 0.03
+SLOW_STEP = 32 * 1024
+SLOW_PAUSE = 0.1
 TakeStep = Callable[[int, memoryview, Provider], Coroutine[None, None, None]]
 # Of a run that others are to divide: taking so little in costs less than breaking it off.
 KEPT_TAIL = 512 * 1024
@@ -56,15 +58,18 @@ class Inflow:
         def moved(count: int) -> None:
             self.filled = base + count
             idle = self._step is None or self._step.done()
-            if idle and self._error is None and self.filled - self._taken >= RELAY_STEP and self._is_time():
+            if idle and self._error is None and self._is_time(self.filled - self._taken):
                 self._step = self._tasks.create_task(self._guarded())
 
         return moved
 
-    def _is_time(self) -> bool:
-        """Not so often that steps cost more than they gain: what comes fast goes in larger ones."""
+    def _is_time(self, waiting: int) -> bool:
+        """Not so often that steps cost more than they gain: what comes fast goes in larger ones. What comes slowly goes in
+        smaller ones: over slow links a step is the delay of each hop."""
+        if waiting < SLOW_STEP:
+            return False
         now = time.monotonic()
-        if now - self._stepped < STEP_PAUSE:
+        if now - self._stepped < (STEP_PAUSE if waiting >= RELAY_STEP else SLOW_PAUSE):
             return False
         self._stepped = now
         return True

@@ -387,3 +387,29 @@ async def test_frames_before_the_first_want_are_refused(peers: HttpPeers) -> Non
         with pytest.raises(ProtocolError, match="before it is asked"):
             await piece.fetch(peers, peer.provider)
         assert piece.got == b"." * 10
+
+
+async def test_a_frame_that_comes_slowly_is_told_of_in_ever_smaller_parts(
+    peers: HttpPeers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a host passes on what it has of it, long before the frame is whole."""
+    monkeypatch.setattr("p2pdist.peers.flow._SLOW", 0.0)  # whatever time it takes is long
+    part, size = 128 * 1024, 512 * 1024
+    piece = Piece(size)
+
+    async def script(exchange: Exchange) -> None:
+        source = Source.opened(exchange)
+        want = await source.want()
+        await source.data(want.handle, b"a" * part, announced=size)
+        for _ in range(3):
+            await piece.first.wait()
+            piece.first.clear()
+            await exchange.send(b"a" * part)
+        await until_closed(exchange)
+
+    async with scripted_peer(script) as peer, asyncio.timeout(20):
+        await piece.fetch(peers, peer.provider)
+    assert piece.got == b"a" * size
+    assert len(piece.told) >= 3
+    assert piece.told == sorted(set(piece.told))
+    assert piece.told[-1] < size

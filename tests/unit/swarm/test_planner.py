@@ -849,3 +849,37 @@ def test_in_a_long_ring_it_takes_longer_until_a_host_takes_itself_for_forsaken()
         plan._division.flights.clear()
         assert not plan._starved(5.0 * patience)
         assert plan._starved(5.1 * patience)
+
+
+def test_a_claim_that_comes_slowly_is_told_again_so_that_nobody_takes_it_for_given_up() -> None:
+    slow, other = planner(pieces=1, claim_stale=4.0), Planner(Geometry(MIN_PIECE, MIN_PIECE, 1), ANN, (), 0.0)
+    for plan, who in ((slow, ANN), (other, ME)):
+        plan.handle(joined(who), 0.0)
+    assert claimed(slow.handle(TICK, 0.0)) == [0]
+    other.handle(ev.MemberClaims(ME, (0,)), 0.0)
+    told = list[float]()
+    for tick in range(1, 80):
+        now = tick / 4
+        slow.handle(ev.Progressed(0, None, 10), now - 0.1)
+        for _ in claimed(slow.handle(TICK, now)):
+            told.append(now)
+            other.handle(ev.MemberClaims(ME, (0,)), now)
+        if now < 10.0:
+            assert not upstream(other.handle(TICK, now)), now
+    assert told == [2.0, 4.0, 6.0, 8.0, 10.0]  # and then no more: who is that slow is in the way
+
+
+def test_a_claim_of_which_nothing_comes_is_not_told_again() -> None:
+    plan = planner(pieces=1)
+    plan.handle(joined(ANN), 0.0)
+    assert claimed(plan.handle(TICK, 0.0)) == [0]
+    assert not any(claimed(plan.handle(TICK, tick / 4)) for tick in range(1, 40))
+
+
+def test_to_tell_a_claim_again_is_not_to_contest_it() -> None:
+    plan = planner(pieces=4)
+    plan.handle(joined(ANN), 0.0)
+    before = plan._division._pace
+    for tick in range(5):
+        plan.handle(ev.MemberClaims(ANN, (2,)), tick / 10)
+    assert plan._division._pace <= before

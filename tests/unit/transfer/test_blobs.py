@@ -412,3 +412,29 @@ async def test_a_slice_that_proves_false_cuts_the_body() -> None:
             await slow.take_rest()
     assert len(slow.client.data) < SIZE
     assert await world.store.stat(digest) is not None
+
+
+async def test_a_client_waits_longer_for_each_slice_and_again_not_so_long_when_something_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All hosts of a slow swarm ask for slices, of an upstream that has enough to do."""
+    waits = list[float]()
+    timeout = asyncio.timeout
+
+    def at_once(seconds: float) -> asyncio.Timeout:
+        waits.append(seconds)
+        return timeout(0)
+
+    world = World(policy=TransferPolicy(patience=8.0, slice=1000))
+    data = blob()
+    digest = world.has(data)
+    anna = await world.peer("anna", data, gate_at=200 * KIB)
+    async with world.agent() as agent, reading(agent, digest) as slow:
+        monkeypatch.setattr("p2pdist.transfer.delivery.asyncio.timeout", at_once)
+        for _ in range(6):
+            assert (await slow.take()).length == 1000
+        monkeypatch.undo()
+        anna.gate.set()
+        await slow.take_rest()
+    assert slow.client.data == data
+    assert [wait for wait in waits if wait >= 8.0][:6] == [8.0, 12.0, 18.0, 20.0, 20.0, 20.0]

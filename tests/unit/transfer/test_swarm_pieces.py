@@ -10,7 +10,7 @@ import pytest
 from p2pdist.errors import StoreError
 from p2pdist.records import PeerId, Provider
 from p2pdist.swarm.geometry import Geometry
-from p2pdist.transfer.swarm_pieces import MAX_STEP, RELAY_STEP, STEP, Inflow, Inflows, Run
+from p2pdist.transfer.swarm_pieces import MAX_STEP, RELAY_STEP, SLOW_STEP, STEP, Inflow, Inflows, Run
 from p2pdist.wire.swarm_messages import PieceHasher
 from tests.unit.transfer.world import KIB, MIB, blob, until
 
@@ -23,6 +23,7 @@ ANNA, BERT = (Provider(PeerId(hashlib.sha256(name).digest()[:20]), ()) for name 
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are as many as their size makes them, however fast this runs."""
     monkeypatch.setattr("p2pdist.transfer.swarm_pieces.STEP_PAUSE", 0.0)
+    monkeypatch.setattr("p2pdist.transfer.swarm_pieces.SLOW_PAUSE", 900.0)
 
 
 class Taken:
@@ -194,3 +195,25 @@ def test_a_run_from_upstream_is_due_at_a_step_and_takes_more_when_more_comes_at_
     assert run.room() == 0
     assert run.is_due()
     assert len(run.step()) == min(size, MAX_STEP)
+
+
+@pytest.mark.parametrize(
+    ("pause", "steps"), [(0.0, [SLOW_STEP, SLOW_STEP, PIECE - 2 * SLOW_STEP]), (900.0, [PIECE])]
+)
+async def test_what_comes_slowly_is_written_in_small_steps(
+    monkeypatch: pytest.MonkeyPatch, pause: float, steps: list[int]
+) -> None:
+    """Over slow links a step is the delay of each hop."""
+    monkeypatch.setattr("p2pdist.transfer.swarm_pieces.SLOW_PAUSE", pause)
+    taken = Taken()
+    async with asyncio.TaskGroup() as tasks:
+        inflow = Inflow(bytearray(PIECE), PIECE, taken.take, tasks)
+        inflow.rest[:] = DATA
+        moved = inflow.advance(ANNA)
+        for count in (SLOW_STEP - 1, SLOW_STEP, SLOW_STEP + 1, 2 * SLOW_STEP):
+            moved(count)
+            for _ in range(5):
+                await asyncio.sleep(0)
+        await inflow.finish()
+    assert [len(part) for _, part, _ in taken.steps] == steps
+    assert taken.written == DATA
