@@ -30,8 +30,9 @@ from p2pdist.wire.flow_frames import DATA, HEAD, REFUSED, REQUESTS, Want, encode
 from p2pdist.wire.sealed_frames import FrameSeal
 
 _LOW_WATER = 128 * 1024
-_LOWEST_WATER = 16 * 1024
+_LOWEST_WATER = 32 * 1024
 _SLOW = 0.1
+_SLOW_READ = 0.2
 _SCRATCH = 64 * 1024
 _CHECK = 0.5
 _RETRY = 0.25
@@ -202,7 +203,6 @@ class FlowConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         try:
             if self._left:
-                self._find_pace()
                 self._take_body(nbytes)
             else:
                 self._head_size += nbytes
@@ -251,7 +251,8 @@ class FlowConnection(asyncio.BufferedProtocol):
             self._forgone -= number
             if self._forgone < 0:
                 raise ProtocolError("bytes that nobody asked for")
-        self._into, self._left, self._woken = intake, number, self._loop.time()
+        self._into, self._left = intake, number
+        self._woken = self._told = self._loop.time()
         self._set_low_water()
 
     def _take_body(self, count: int) -> None:
@@ -261,11 +262,9 @@ class FlowConnection(asyncio.BufferedProtocol):
         if intake is not None:
             intake.filled += count
         if self._left:
-            if self._left < self._wake_at or self._wake_at != self._low_water:
+            self._look_at_pace()
+            if self._low_water != min(self._left, self._wake_at):
                 self._set_low_water()
-            if intake is not None and intake.on_moved is not None and self._woken - self._told >= _SLOW:
-                self._told = self._woken
-                intake.on_moved(intake.filled)
             return
         self._count()
         self._set_low_water()
@@ -274,17 +273,20 @@ class FlowConnection(asyncio.BufferedProtocol):
         if intake.filled == len(intake.view):
             self._finish(intake)
         elif intake.on_moved is not None:
-            self._told = self._woken
             intake.on_moved(intake.filled)
 
-    def _find_pace(self) -> None:
-        """What comes slowly is looked at in smaller parts, for it is to be passed on at once."""
-        now = self._loop.time()
+    def _look_at_pace(self) -> None:
+        """A frame that takes long is told of while it comes, for what there is of it can be passed on; and what takes very
+        long is read in smaller parts."""
+        now, intake = self._loop.time(), self._into
         took, self._woken = now - self._woken, now
-        if took > _SLOW:
+        if took > _SLOW_READ:
             self._wake_at = max(_LOWEST_WATER, self._wake_at // 2)
-        elif took < _SLOW / 4:
+        elif took < _SLOW_READ / 4:
             self._wake_at = min(_LOW_WATER, self._wake_at * 2)
+        if now - self._told >= _SLOW and intake is not None and intake.on_moved is not None:
+            self._told = now
+            intake.on_moved(intake.filled)
 
     def _count(self) -> None:
         if self._uncounted:

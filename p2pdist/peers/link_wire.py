@@ -81,6 +81,10 @@ class LinkWire(asyncio.Protocol):
         return not self._paused and not self._over
 
     @property
+    def is_over(self) -> bool:
+        return self._over
+
+    @property
     def is_for_sending(self) -> bool:
         """Whether frames may be given to it at all: who opened it may be about to close one that was long quiet."""
         return self._seal is not None and not self._over and (self._opened or not self.is_quiet)

@@ -52,6 +52,9 @@ class HttpSwarmLinks:
     def send(self, provider: Provider, frame: bytes) -> None:
         """As SwarmLinks.send."""
         link = self._links.get(provider.peer)
+        if link is not None and link.is_broken:
+            self._drop(provider.peer, link)
+            return
         if link is None or not link.is_for_sending:
             link = self._links[provider.peer] = _Link()
             self._tasks.create_task(self._run(provider, link))
@@ -169,6 +172,11 @@ class _Link:
     @property
     def is_for_sending(self) -> bool:
         return self.wire is None or self.wire.is_for_sending
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the connection ended, and not because there was nothing to say."""
+        return self.wire is not None and self.wire.is_over and not self.wire.retired
 
     @property
     def waits(self) -> bool:

@@ -201,11 +201,14 @@ class _Session:
         self.handle(ev.Ticked())
 
     async def _tick(self) -> None:
+        clock = self._context.clock
         while True:
-            await self._context.clock.sleep(TICK)
+            due = clock.now() + TICK
+            await clock.sleep(TICK)
+            self._inflows.hurry.was_late(clock.now() - due)
             self._prepare()
             self.handle(ev.Ticked())
-            self._words.tell_unattested(self._context.clock.now())
+            self._words.tell_unattested(clock.now())
             self._notice_standstill()
 
     def _prepare(self) -> None:
@@ -587,6 +590,6 @@ class _Session:
         self._words.tell(command)
 
     def _broadcast(self, frame: bytes) -> None:
-        for peer, provider in self._neighbours.items():
+        for peer, provider in list(self._neighbours.items()):  # of whom sending may show that they are gone
             if not self._planner.is_complete(peer):
                 self._hub.send(provider, frame)

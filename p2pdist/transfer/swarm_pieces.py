@@ -23,6 +23,23 @@ TakeStep = Callable[[int, memoryview, Provider], Coroutine[None, None, None]]
 KEPT_TAIL = 512 * 1024
 
 
+class Hurry:
+    """Whether this host is short of CPU: ``hurried`` for some seconds after it was late by LATE seconds with anything."""
+
+    LATE = 0.03
+
+    def __init__(self) -> None:
+        self._late = 0.0
+
+    @property
+    def hurried(self) -> bool:
+        return self._late > self.LATE
+
+    def was_late(self, seconds: float) -> None:
+        """To be told several times a second by how much something came late that was due."""
+        self._late = max(seconds, 0.8 * self._late)
+
+
 class Inflow:
     """A piece on its way from peers into its buffer: written out step by step, to be passed on while it arrives.
 
@@ -31,12 +48,15 @@ class Inflow:
     the next one goes on at ``filled``.
     """
 
-    def __init__(self, buffer: mmap, size: int, take: TakeStep, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, buffer: mmap, size: int, take: TakeStep, tasks: asyncio.TaskGroup, hurry: Hurry | None = None
+    ) -> None:
         self.buffer = buffer
         self.filled = 0
         self._view = memoryview(buffer)[:size]
         self._take = take
         self._tasks = tasks
+        self._hurry = hurry or Hurry()
         self._hasher = PieceHasher()
         self._taken = 0
         self._provider: Provider | None = None
@@ -65,8 +85,8 @@ class Inflow:
 
     def _is_time(self, waiting: int) -> bool:
         """Not so often that steps cost more than they gain: what comes fast goes in larger ones. What comes slowly goes in
-        smaller ones: over slow links a step is the delay of each hop."""
-        if waiting < SLOW_STEP:
+        smaller ones, if there is CPU for them: over slow links a step is the delay of each hop."""
+        if waiting < (RELAY_STEP if self._hurry.hurried else SLOW_STEP):
             return False
         now = time.monotonic()
         if now - self._stepped < (STEP_PAUSE if waiting >= RELAY_STEP else SLOW_PAUSE):
@@ -111,6 +131,7 @@ class Inflows:
     """The pieces that come from peers, those that were left in the middle among them; at most ``most`` of these."""
 
     def __init__(self, size: int, most: int) -> None:
+        self.hurry = Hurry()
         self._size = size
         self._most = most
         self._free: list[mmap] = []
@@ -124,7 +145,7 @@ class Inflows:
         # Fresh memory costs the kernel as much as copying into it, so it is used again; and a piece that waits for its
         # first byte has none, since pages are given out when they are written.
         buffer = self._free.pop() if self._free else mmap(-1, max(size, self._size))
-        return Inflow(buffer, size, take, tasks)
+        return Inflow(buffer, size, take, tasks, self.hurry)
 
     def keep(self, piece: int, inflow: Inflow) -> None:
         """The piece was left in the middle."""

@@ -389,11 +389,12 @@ async def test_frames_before_the_first_want_are_refused(peers: HttpPeers) -> Non
         assert piece.got == b"." * 10
 
 
-async def test_a_frame_that_comes_slowly_is_told_of_in_ever_smaller_parts(
+async def test_a_frame_that_comes_slowly_is_told_of_while_it_comes(
     peers: HttpPeers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a host passes on what it has of it, long before the frame is whole."""
     monkeypatch.setattr("p2pdist.peers.flow._SLOW", 0.0)  # whatever time it takes is long
+    monkeypatch.setattr("p2pdist.peers.flow._SLOW_READ", 0.0)
     part, size = 128 * 1024, 512 * 1024
     piece = Piece(size)
 

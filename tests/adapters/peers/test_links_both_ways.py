@@ -116,6 +116,22 @@ async def test_who_opened_it_is_lost_when_it_goes() -> None:
         await until(lambda: bob.inbox.lost_peers == [peer_id("ann")] * 2)
 
 
+async def test_who_says_something_into_a_broken_link_is_told_that_it_is_lost() -> None:
+    async with agent("ann") as ann, agent("bob") as bob:
+        ann.say(bob, b"hello")
+        await until(lambda: bool(bob.inbox.frames))
+        for one, other in ((ann, bob), (bob, ann)):
+            wire = one.links._links[peer_id(other.name)].wire
+            assert wire is not None
+        wire.close()  # bob's end; what follows is said before anybody has looked at it
+        bob.say(ann, b"lost")
+        assert bob.inbox.lost_peers == [peer_id("ann")]
+        bob.say(ann, b"again")
+        await until(lambda: ann.inbox.payloads == [b"again"])
+        await until(lambda: ann.inbox.lost_peers == [peer_id("bob")])
+        assert bob.inbox.lost_peers == [peer_id("ann")]
+
+
 async def test_a_link_that_both_leave_alone_is_closed_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("p2pdist.peers.link_wire.ALIVE_EVERY", 0.02)
     monkeypatch.setattr("p2pdist.peers.link_wire.IDLE", 0.12)

@@ -10,7 +10,7 @@ import pytest
 from p2pdist.errors import StoreError
 from p2pdist.records import PeerId, Provider
 from p2pdist.swarm.geometry import Geometry
-from p2pdist.transfer.swarm_pieces import MAX_STEP, RELAY_STEP, SLOW_STEP, STEP, Inflow, Inflows, Run
+from p2pdist.transfer.swarm_pieces import MAX_STEP, RELAY_STEP, SLOW_STEP, STEP, Hurry, Inflow, Inflows, Run
 from p2pdist.wire.swarm_messages import PieceHasher
 from tests.unit.transfer.world import KIB, MIB, blob, until
 
@@ -217,3 +217,39 @@ async def test_what_comes_slowly_is_written_in_small_steps(
         await inflow.finish()
     assert [len(part) for _, part, _ in taken.steps] == steps
     assert taken.written == DATA
+
+
+async def test_a_host_that_is_short_of_cpu_takes_large_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pdist.transfer.swarm_pieces.SLOW_PAUSE", 0.0)
+    taken, hurry = Taken(), Hurry()
+    async with asyncio.TaskGroup() as tasks:
+        inflow = Inflow(bytearray(PIECE), PIECE, taken.take, tasks, hurry)
+        inflow.rest[:] = DATA
+        moved = inflow.advance(ANNA)
+        hurry.was_late(1.0)
+        for count in (SLOW_STEP, 2 * SLOW_STEP, RELAY_STEP):
+            moved(count)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        for _ in range(20):
+            hurry.was_late(0.0)
+        moved(RELAY_STEP + SLOW_STEP)
+        await until(lambda: len(taken.steps) == 2)
+        await inflow.finish()
+    assert [len(part) for _, part, _ in taken.steps] == [
+        RELAY_STEP,
+        SLOW_STEP,
+        PIECE - RELAY_STEP - SLOW_STEP,
+    ]
+
+
+def test_who_was_late_once_is_in_a_hurry_for_some_seconds() -> None:
+    hurry = Hurry()
+    hurry.was_late(Hurry.LATE)
+    assert not hurry.hurried
+    hurry.was_late(0.3)
+    ticks = 0
+    while hurry.hurried:
+        hurry.was_late(0.0)
+        ticks += 1
+    assert 8 <= ticks <= 16  # of a quarter of a second
