@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager, suppress
 import aiohttp
 from yarl import URL
 
-from p2pdist.errors import DeniedError, InvalidInputError, P2PDistError, ProtocolError, UnreachableError
-from p2pdist.peers.routes import Route, RouteResolver, Routes, usable_endpoints
+from p2pdist.errors import DeniedError, InvalidInputError, ProtocolError, UnreachableError
+from p2pdist.peers.routes import Route, RouteResolver, Routes, name_of
 from p2pdist.peers.settings import PeerClientSettings
 from p2pdist.peers.signer import Signer
 from p2pdist.records import Endpoint, PeerId
-from p2pdist.wire.http_auth import CHALLENGE_HEADER, MAC_HEADER, Challenge, Credentials, HttpAuth, Target
+from p2pdist.wire.http_auth import CHALLENGE_HEADER, MAC_HEADER, Credentials, HttpAuth, Target
 
 _PEER = "P2PDist-Peer"
 _MAX_HEADERS = 32
@@ -33,14 +33,12 @@ Body = Callable[[Credentials], AsyncIterator[bytes]]
 class ProvenHttp:
     """See the module's rules. Used within one event loop; ``close`` it."""
 
-    def __init__(
-        self, settings: PeerClientSettings, auth: HttpAuth, signer: Signer, routes: Routes | None = None
-    ) -> None:
+    def __init__(self, settings: PeerClientSettings, auth: HttpAuth, signer: Signer, routes: Routes) -> None:
         self._settings = settings
         self._auth = auth
         self._signer = signer
         self._resolver = RouteResolver()
-        self._routes = routes or Routes()
+        self._routes = routes
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -54,7 +52,7 @@ class ProvenHttp:
         self, peer: PeerId | None, endpoints: tuple[Endpoint, ...], target: Target
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask ``peer`` (None: whoever answers there); its sealed answer, whatever the status."""
-        response = await self._ask_on_some_route(peer, endpoints, target)
+        response = await self._routes.ask(peer, endpoints, lambda route: self._ask(peer, route, target))
         try:
             if response.status not in (200, 206):
                 await self._drain(response)
@@ -80,42 +78,20 @@ class ProvenHttp:
 
     # -- one proven exchange --
 
-    async def _ask_on_some_route(
-        self, peer: PeerId | None, endpoints: tuple[Endpoint, ...], target: Target
-    ) -> aiohttp.ClientResponse:
-        usable = usable_endpoints(endpoints)
-        failure: P2PDistError = UnreachableError(
-            f"peer {_name(peer)} names no address that can be asked: {', '.join(map(str, endpoints[:4])) or 'none'}"
-        )
-        for attempt, route in enumerate(self._routes.to_try(peer, usable)):
-            try:
-                response = await self._ask(peer, route, target)
-            except UnreachableError as error:
-                if attempt == 0:
-                    self._routes.failed(peer, usable)
-                    raise
-                failure = failure if isinstance(failure, DeniedError | ProtocolError) else error
-            except (DeniedError, ProtocolError) as error:
-                # Somebody else answered: the peer may still be found at another of its addresses.
-                failure = error
-            else:
-                self._routes.worked(peer, usable, route)
-                return response
-        raise failure
-
     async def _ask(self, peer: PeerId | None, route: Route, target: Target) -> aiohttp.ClientResponse:
         """Ask on one route; once more when the answer tells that the clocks differ."""
         credentials = self._signer.sign(target, peer)
         response = await self._send(peer, route, target, credentials)
         if response.status == 401:
-            challenge = _challenge(self._auth, response, credentials, peer)
-            self._signer.learn(challenge)
-            credentials = self._signer.sign(target, peer, time_of=challenge.peer)
+            response.release()
+            header = response.headers.get(CHALLENGE_HEADER, "")
+            whose = self._signer.learn(header, credentials, peer)
+            credentials = self._signer.sign(target, peer, time_of=whose)
             response = await self._send(peer, route, target, credentials)
         if response.status == 401:
             response.close()
             raise DeniedError(
-                f"peer {_name(peer)} refuses this agent's requests although it has the same cluster key"
+                f"peer {name_of(peer)} refuses this agent's requests although it has the same cluster key"
             )
         self._check_seal(response, credentials, peer)
         return response
@@ -132,14 +108,16 @@ class ProvenHttp:
             async with asyncio.timeout(settings.connect_timeout + settings.first_byte_timeout):
                 return await self._open().request(target.method, url, headers=headers, allow_redirects=False)
         except TimeoutError as error:
-            raise UnreachableError(f"peer {_name(peer)} did not answer in time at {_where(route)}") from error
+            raise UnreachableError(
+                f"peer {name_of(peer)} did not answer in time at {_where(route)}"
+            ) from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise DeniedError(
-                f"peer {_name(peer)} at {_where(route)} has no certificate of this cluster's authority: {_reason(error)}"
+                f"peer {name_of(peer)} at {_where(route)} has no certificate of this cluster's authority: {_reason(error)}"
             ) from error
         except (aiohttp.ClientConnectionError, OSError) as error:
             raise UnreachableError(
-                f"peer {_name(peer)} cannot be reached at {_where(route)}: {_reason(error)}"
+                f"peer {name_of(peer)} cannot be reached at {_where(route)}: {_reason(error)}"
             ) from error
         except (aiohttp.ClientError, ValueError) as error:
             raise ProtocolError(
@@ -156,7 +134,7 @@ class ProvenHttp:
         except InvalidInputError as error:
             response.close()
             raise ProtocolError(
-                f"the answer {response.status} for peer {_name(peer)} is not from it: {error}"
+                f"the answer {response.status} for peer {name_of(peer)} is not from it: {error}"
             ) from error
 
     async def _drain(self, response: aiohttp.ClientResponse) -> None:
@@ -207,26 +185,6 @@ def sender_of(response: aiohttp.ClientResponse) -> PeerId:
 
 def _headers(credentials: Credentials) -> dict[str, str]:
     return {"Authorization": credentials.header(), "Accept-Encoding": "identity"}
-
-
-def _challenge(
-    auth: HttpAuth, response: aiohttp.ClientResponse, credentials: Credentials, peer: PeerId | None
-) -> Challenge:
-    """The proven time of a refusal; raises DeniedError (no member), ProtocolError (another member)."""
-    response.release()
-    try:
-        challenge = auth.read_challenge(response.headers.get(CHALLENGE_HEADER, ""), credentials.nonce)
-    except InvalidInputError as error:
-        raise DeniedError(
-            f"peer {_name(peer)} refused: it has another cluster key, or is not an agent ({error})"
-        ) from error
-    if peer is not None and challenge.peer != peer:
-        raise ProtocolError(f"peer {_name(challenge.peer)} answers where peer {_name(peer)} was expected")
-    return challenge
-
-
-def _name(peer: PeerId | None) -> str:
-    return "(any)" if peer is None else peer.short
 
 
 def _where(route: Route) -> str:

@@ -11,14 +11,17 @@ import hashlib
 import ipaddress
 import socket
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeVar
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from p2pdist.errors import DeniedError, P2PDistError, ProtocolError, UnreachableError
 from p2pdist.records import MAX_ENDPOINTS, Endpoint, PeerId
 
 _MAX_NAMES = 4096
 Route = tuple[Endpoint, ...]
+Found = TypeVar("Found")
 
 
 def usable_endpoints(endpoints: Iterable[Endpoint]) -> Route:
@@ -35,11 +38,42 @@ def _is_usable(endpoint: Endpoint) -> bool:
     return 0 < endpoint.port < 65536 and not (address.is_multicast or address.is_unspecified)
 
 
+def name_of(peer: PeerId | None) -> str:
+    """How messages call a peer (None: whoever answers)."""
+    return "(any)" if peer is None else peer.short
+
+
 class Routes:
     """Which endpoints to try in turn; remembers where a peer was found. Bounded, least recently used out."""
 
     def __init__(self) -> None:
         self._found: OrderedDict[tuple[PeerId, Route], Route] = OrderedDict()
+
+    async def ask(
+        self, peer: PeerId | None, endpoints: tuple[Endpoint, ...], ask: Callable[[Route], Awaitable[Found]]
+    ) -> Found:
+        """What ``ask`` finds on the first route on which the peer itself answers.
+
+        ``ask`` raises UnreachableError where nobody does, DeniedError or ProtocolError where somebody else does.
+        """
+        usable = usable_endpoints(endpoints)
+        failure: P2PDistError = UnreachableError(
+            f"peer {name_of(peer)} names no address that can be asked: {', '.join(map(str, endpoints[:4])) or 'none'}"
+        )
+        for attempt, route in enumerate(self.to_try(peer, usable)):
+            try:
+                found = await ask(route)
+            except UnreachableError as error:
+                if attempt == 0:
+                    self.failed(peer, usable)
+                    raise
+                failure = failure if isinstance(failure, DeniedError | ProtocolError) else error
+            except (DeniedError, ProtocolError) as error:
+                failure = error  # the peer may still be found at another of its addresses
+            else:
+                self.worked(peer, usable, route)
+                return found
+        raise failure
 
     def to_try(self, peer: PeerId | None, endpoints: Route) -> Iterator[Route]:
         """Where the peer was found before, else all at once; then each endpoint alone."""

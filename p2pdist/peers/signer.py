@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 
 from p2pdist.clock import Clock
+from p2pdist.errors import DeniedError, InvalidInputError, ProtocolError
+from p2pdist.peers.routes import name_of
 from p2pdist.records import PeerId
 from p2pdist.wire.http_auth import (
     NONCE_BYTES,
-    Challenge,
     Credentials,
     HttpAuth,
     PeerOffsets,
@@ -33,9 +34,21 @@ class Signer:
             time_ms = self._offsets.time_for(clock_of, time_ms)
         return self._auth.sign(target, to, time_ms, secrets.token_bytes(NONCE_BYTES))
 
-    def learn(self, challenge: Challenge) -> None:
-        """Adopt the time that a proven refusal told."""
+    def learn(self, header: str, refused: Credentials, peer: PeerId | None) -> PeerId:
+        """Adopt the time that a refusal proves (the value of CHALLENGE_HEADER); who refused.
+
+        Raises DeniedError (no member of the cluster did), ProtocolError (another member than ``peer``).
+        """
+        try:
+            challenge = self._auth.read_challenge(header, refused.nonce)
+        except InvalidInputError as error:
+            raise DeniedError(
+                f"peer {name_of(peer)} refused: it has another cluster key, or is not an agent ({error})"
+            ) from error
+        if peer is not None and challenge.peer != peer:
+            raise ProtocolError(f"peer {challenge.peer.short} answers where peer {peer.short} was expected")
         self._offsets.learn(challenge, self._now_ms())
+        return challenge.peer
 
     def _now_ms(self) -> int:
         return self._wall.ms(self._clock.now())

@@ -1,4 +1,4 @@
-"""Connections that leave HTTP after one proven request, opened without the general client, which costs twice as much.
+"""Connections that leave HTTP after one proven request, opened without the general client, which costs half as much again.
 
 Always true here: who answers is proven before the connection is used; every wait is bounded; an answer is read only up to
 MAX_HEAD. Which of a peer's addresses is used is found as for other requests (routes.py).
@@ -24,7 +24,7 @@ from p2pdist.errors import (
     ProtocolError,
     UnreachableError,
 )
-from p2pdist.peers.routes import Route, Routes, usable_endpoints
+from p2pdist.peers.routes import Route, Routes
 from p2pdist.peers.signer import Signer
 from p2pdist.records import PeerId, Provider
 from p2pdist.wire.http_auth import CHALLENGE_HEADER, MAC_HEADER, Credentials, HttpAuth, Target
@@ -33,6 +33,7 @@ MAX_HEAD = 8192
 _END = b"\r\n\r\n"
 _MAX_HEADERS = 32
 _RETRY = 0.5
+_CHALLENGE, _MAC = CHALLENGE_HEADER.lower(), MAC_HEADER.lower()
 _STATUS = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9])(?: |\Z)")
 
 
@@ -99,15 +100,15 @@ class Upgrader:
         signer: Signer,
         *,
         connect_timeout: float,
-        head_start: float = 0.15,
-        routes: Routes | None = None,
-        tls: ssl.SSLContext | None = None,
+        head_start: float,
+        routes: Routes,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self._auth = auth
         self._signer = signer
         self._connect_timeout = connect_timeout
         self._head_start = head_start
-        self._routes = routes or Routes()
+        self._routes = routes
         self._tls = tls
 
     async def open(
@@ -117,24 +118,17 @@ class Upgrader:
 
         NotSwitchedError: the peer answered otherwise; BusyError: it has no room; else errors as in the port.
         """
-        peer, usable = provider.peer, usable_endpoints(provider.endpoints)
-        failure: P2PDistError = UnreachableError(f"peer {peer.short} names no address that can be asked")
-        for attempt, route in enumerate(self._routes.to_try(peer, usable)):
-            try:
-                opened = await self._open(peer, route, path, make, patience)
-            except NotSwitchedError:
-                raise
-            except UnreachableError as error:
-                if attempt == 0:
-                    self._routes.failed(peer, usable)
-                    raise
-                failure = failure if isinstance(failure, DeniedError | ProtocolError) else error
-            except (DeniedError, ProtocolError) as error:
-                failure = error  # somebody else answered: the peer may be found at another of its addresses
-            else:
-                self._routes.worked(peer, usable, route)
-                return opened
-        raise failure
+        peer = provider.peer
+        opened = await self._routes.ask(
+            peer, provider.endpoints, lambda route: self._open(peer, route, path, make, patience)
+        )
+        status = opened.answer.status
+        if status == 101:
+            return opened
+        opened.connection.close()
+        if status in (429, 503):
+            raise BusyError(f"peer {peer.short} has no room for another connection", _RETRY)
+        raise NotSwitchedError(f"peer {peer.short} answered {status} to {path}", status)
 
     async def _open(
         self, peer: PeerId, route: Route, path: str, make: Callable[[], Connection], patience: float
@@ -143,10 +137,10 @@ class Upgrader:
         opened = await self._ask(peer, route, path, make, patience)
         if opened.answer.status == 401:
             opened.connection.close()
-            self._learn(peer, opened)
+            self._signer.learn(opened.answer.headers.get(_CHALLENGE, ""), opened.credentials, peer)
             opened = await self._ask(peer, route, path, make, patience)
         try:
-            self._check(peer, path, opened)
+            self._check_seal(peer, opened)
         except P2PDistError:
             opened.connection.close()
             raise
@@ -180,19 +174,6 @@ class Upgrader:
             raise
         return Opened(connection, credentials, answer)
 
-    def _learn(self, peer: PeerId, refused: Opened[Connection]) -> None:
-        """The peer's clock, from its refusal; raises DeniedError (no member), ProtocolError (another member)."""
-        try:
-            header = refused.answer.headers.get(CHALLENGE_HEADER.lower(), "")
-            challenge = self._auth.read_challenge(header, refused.credentials.nonce)
-        except InvalidInputError as error:
-            raise DeniedError(
-                f"peer {peer.short} refused: it has another cluster key, or is not an agent ({error})"
-            ) from error
-        if challenge.peer != peer:
-            raise ProtocolError(f"peer {challenge.peer.short} answers where peer {peer.short} was expected")
-        self._signer.learn(challenge)
-
     async def _connect(self, route: Route, make: Callable[[], Connection]) -> Connection:
         loop = asyncio.get_running_loop()
         factory = cast(Callable[[], asyncio.BaseProtocol], make)
@@ -218,21 +199,17 @@ class Upgrader:
             )
         return cast(Connection, protocol)
 
-    def _check(self, peer: PeerId, path: str, opened: Opened[Connection]) -> None:
+    def _check_seal(self, peer: PeerId, opened: Opened[Connection]) -> None:
         answer = opened.answer
         if answer.status == 401:
             raise DeniedError(
                 f"peer {peer.short} refuses this agent's requests although it has the same cluster key"
             )
         try:
-            seal = answer.headers.get(MAC_HEADER.lower(), "")
+            seal = answer.headers.get(_MAC, "")
             self._auth.check_seal(seal, opened.credentials, peer, answer.status, answer.headers)
         except InvalidInputError as error:
             raise ProtocolError(f"the answer for peer {peer.short} is not from it: {error}") from error
-        if answer.status in (429, 503):
-            raise BusyError(f"peer {peer.short} has no room for another connection", _RETRY)
-        if answer.status != 101:
-            raise NotSwitchedError(f"peer {peer.short} answered {answer.status} to {path}", answer.status)
 
 
 class HeadReader:

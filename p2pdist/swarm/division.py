@@ -5,8 +5,8 @@ Rules:
   ``rank_delay`` seconds may be taken by the next as well, and so on. The clock of a piece starts when this host first
   misses a source for it.
 - Where word of a claim takes longer than ``rank_delay``, because hosts or links have much to do, members take their turns
-  one after the other all the same, and claim what others have claimed. So all turns become longer by half with each claim
-  that meets another, and shorter again, little by little, with each that does not.
+  one after the other all the same, and claim what others have claimed. So all turns become longer (CONTESTED) with each
+  claim that meets another, and shorter again (UNCONTESTED) with each that does not.
 - A host whose pieces spread more slowly than those of others (spread.py) stands back until they have: so the division
   follows what each host's links can carry.
 - Two claims of one piece within ``race`` seconds are a race, which the order decides; a later one is a take-over and wins.

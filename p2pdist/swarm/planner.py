@@ -19,9 +19,9 @@ Always true here:
 
 Nothing is asked for before the first tick, so that the members met at the start are all known when it comes.
 
-What the executor provides: a tick every quarter of a second; ``Announced`` before the first tick, when it is known how
-many incomplete members came before; every member connected with all of its arc of the ring, and with some twenty of
-the others.
+What the executor provides: a tick every quarter of a second; ``Announced`` before the first tick, when it is known
+how many incomplete members came before; before each tick, whether many members are yet to be heard from (``meet``);
+every member connected with all of its arc of the ring, and with some twenty of the others.
 """
 
 from __future__ import annotations
@@ -282,7 +282,7 @@ class Planner:
             if self._is_empty_word(piece, member, now):
                 continue
             known = self._members.claims.get(piece)
-            again = self._is_told_again(piece, member, now)
+            again = known is not None and known.member is member
             if not again and not joining:
                 self._division.claimed(contested=self._is_contested(piece, now))
             if piece in self._division.flights:
@@ -305,14 +305,6 @@ class Planner:
         """Whether the member said so before, and has delivered nothing since."""
         owes = 0 < member.owes_since < now - self.settings.starved
         return owes and self._members.refused(member, piece)
-
-    def _is_told_again(self, piece: int, member: Member, now: float) -> bool:
-        """Whether the claim is known: then its bytes come, though they have not come this far."""
-        known = self._members.claims.get(piece)
-        if known is None or known.member is not member:
-            return False
-        member.progressed = now
-        return True
 
     def _is_contested(self, piece: int, now: float) -> bool:
         """Whether this host or another member has just claimed it too."""

@@ -168,9 +168,9 @@ class FetchDelivery(_Delivery):
                     await self._fetch.wait_changed()
             else:
                 data = await self._slice_from_upstream(position, stop)
-                slices += 1
                 if not data:
                     continue
+                slices += 1
                 streamed.append(_Streamed(None, position, position + len(data), hash_bytes(data)))
                 self._ledger.charge(self._fetch.digest, position, position + len(data))
                 self._given(position, position + len(data), Source.UPSTREAM)

@@ -69,3 +69,19 @@ def test_who_claims_everything_again_and_again_and_gives_nothing_is_not_believed
             commands += plan.handle(ev.PieceHeld(piece), now)
         coming = upstream(commands)
     assert plan.complete
+
+
+def test_a_member_that_goes_on_claiming_and_gives_nothing_is_not_waited_for() -> None:
+    """It may tell its claims again as often as it likes, as one does that is slow."""
+    plan = planner(pieces=4)
+    plan.handle(joined(ANN), 0.0)
+    came: list[float] = []
+    for step in range(1, 200):
+        now = step / 4
+        commands = plan.handle(ev.MemberClaims(ANN, tuple(range(4))), now) + plan.handle(TICK, now)
+        for piece in upstream(commands):
+            came.append(now)
+            commands += plan.handle(ev.PieceHeld(piece), now)
+    assert len(came) == 4
+    assert came[2] <= 8.0
+    assert came[-1] <= 25.0

@@ -852,7 +852,9 @@ def test_in_a_long_ring_it_takes_longer_until_a_host_takes_itself_for_forsaken()
 
 
 def test_a_claim_that_comes_slowly_is_told_again_so_that_nobody_takes_it_for_given_up() -> None:
-    slow, other = planner(pieces=1, claim_stale=4.0), Planner(Geometry(MIN_PIECE, MIN_PIECE, 1), ANN, (), 0.0)
+    slow = planner(pieces=1, claim_stale=4.0)
+    patient = PlannerSettings(claim_stale=4.0, stall=1000.0, relay_stall=1000.0)
+    other = Planner(Geometry(MIN_PIECE, MIN_PIECE, 1), ANN, (), 0.0, patient)
     for plan, who in ((slow, ANN), (other, ME)):
         plan.handle(joined(who), 0.0)
     assert claimed(slow.handle(TICK, 0.0)) == [0]
