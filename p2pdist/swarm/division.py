@@ -30,6 +30,9 @@ CONTESTED = 1.4
 UNCONTESTED = 0.9
 FASTEST_PACE = 1 / CONTESTED  # one is forgiven
 SLOWEST_PACE = 16.0
+QUICK = 0.25  # seconds from the claim of a piece until it is here: as long as it takes less, more are asked for at a time,
+MOST_QUICK = 4.0  # up to so many times as many
+_WEIGHT = 0.3
 
 
 class Division:
@@ -55,6 +58,8 @@ class Division:
         self._ahead_until = now
         self._first = False
         self._pace = FASTEST_PACE
+        self._took = QUICK
+        self._many = False
         self.meets = False
 
     @property
@@ -73,14 +78,24 @@ class Division:
             self._first = True
             self._ahead_until = now + self._settings.head_start
 
+    def share_with_arcs(self) -> None:
+        """There are several arcs, and most pieces are for others to fetch: this host asks for no more than usual."""
+        self._many = True
+
     def waits(self) -> bool:
         """Whether it is left to others to claim, since this host does not know all of them yet."""
         return self.meets and not self._first
 
+    @property
+    def quickness(self) -> float:
+        """How many times as many pieces as usual are to be asked of upstream at a time, so that what each costs in waiting
+        does not count: pieces are small, or the links fast."""
+        return 1.0 if self._many else min(MOST_QUICK, max(1.0, QUICK / self._took))
+
     def may_claim(self, others: int, members: Collection[Member], now: float) -> bool:
         """Whether another claim is in order, whatever its source; ``others`` is the number of others' open claims. When
         nobody else claims, a slow host is better than none."""
-        if len(self.runs) >= self._settings.upstream_flights:
+        if len(self.runs) >= int(self._settings.upstream_flights * self.quickness):
             return False
         unspread = 4 + self.spread.done
         if self.spread.unspread >= min(self._settings.backlog, unspread):
@@ -204,6 +219,12 @@ class Division:
         self.runs = [run for run in self.runs if run]
         return True
 
+    def came(self, piece: int, now: float) -> None:
+        """A piece is here; if it was on its way from upstream, that is over."""
+        if self.from_upstream(piece):
+            self._took += _WEIGHT * (max(now - self.since[piece], 0.001) - self._took)
+        self.end(piece)
+
     def yielded(self, piece: int) -> bool:
         """An own claim was given up: it does not count; whether there was one."""
         if not self.end(piece):
@@ -215,8 +236,11 @@ class Division:
         limit = self._settings.upstream_stall
         return sorted(p for p, since in self.flights.items() if now - since > limit and p not in self.givers)
 
-    def tails(self) -> list[int]:
-        """The later pieces of long runs, which the members there are now had better divide."""
+    def tails(self, now: float) -> list[int]:
+        """The later pieces of long runs, which the members there are now had better divide; none as long as this host is
+        ahead, since it would begin them again."""
+        if now < self._ahead_until:
+            return []
         return sorted(piece for run in self.runs for piece in sorted(run)[1:])
 
     def failed(self, retry_after: float, now: float, *, final: bool) -> None:

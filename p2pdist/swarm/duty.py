@@ -2,7 +2,8 @@
 
 Rules: a piece with a usable source is not claimed, unless the host is starved, or all who have the piece have owed for so
 long that they may never give anything (busy for ever, frozen, cut off); at most ``open_claims`` are open among
-all members; in the endgame a piece whose only source is far slower than usual may be claimed once more.
+all members; in the endgame a piece whose only source is far slower than usual may be claimed once more, and so may any
+that only members have that cannot keep up.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Duty:
         if self.gives_way:
             return 1
         more = len(self._members.table) // settings.more_claims
-        return min(settings.most_claims, settings.open_claims + more)
+        few = min(settings.most_claims, settings.open_claims + more)
+        return int(few * self._division.quickness)
 
     def run(self, starved: bool, now: float) -> tuple[int, ...]:
         """One piece among others; alone, a run that doubles each time, so that few requests cover the blob."""
@@ -91,7 +93,10 @@ class Duty:
             looked += 1
             if looked >= room:
                 return None
-        return self._laggard(now) if not looked else None
+        if looked:
+            return None
+        late = self._left_behind(now)
+        return self._laggard(now) if late is None else late
 
     def givers(self, piece: int, now: float) -> list[Member]:
         """Who outside of the arc can be asked for a piece."""
@@ -119,6 +124,27 @@ class Duty:
         """How many come before this host; all others, when it cannot keep up."""
         turn = self._ring.turn(piece)
         return turn + 2 * len(self._ring) if self._laggards.lags(now) else turn
+
+    def _left_behind(self, now: float) -> int | None:
+        """When all else is fetched: a piece that does not come, and that only members have or fetch that cannot keep up; to
+        be fetched once more."""
+        members = self._members
+        if (
+            self._ring.bits
+            or self._laggards.lags(now)
+            or any(seed.lags_until <= now for seed in members.seeds)
+        ):
+            return None
+        long_ago = now - self._settings.lag
+        for piece, flights in self._flights.pieces.items():
+            holders = members.holders.get(piece, ())
+            if piece in self._division.flights or any(member.lags_until <= now for member in holders):
+                continue
+            if any(flight.since > long_ago or flight.progressed > long_ago for flight in flights.values()):
+                continue
+            if (holders or members.seeds) and self._division.due(piece, self._turn(piece, now), None, now):
+                return piece
+        return None
 
     def _laggard(self, now: float) -> int | None:
         """Endgame: a piece whose only source is far slower than is usual, to be fetched once more."""

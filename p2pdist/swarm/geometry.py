@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MIN_PIECE = 256 * 1024
+MIN_PIECE = 512 * 1024
 MAX_PIECE = 4 * 1024 * 1024
 TARGET_PIECES = 64
 
@@ -19,7 +19,7 @@ class Geometry:
 
     @classmethod
     def of(cls, size: int) -> Geometry:
-        """Powers of two from 256 KiB to 4 MiB, for about 64 pieces; an empty blob has none."""
+        """Powers of two from 512 KiB to 4 MiB, for about 64 pieces; an empty blob has none."""
         piece = MIN_PIECE
         while piece < MAX_PIECE and size > piece * TARGET_PIECES:
             piece *= 2

@@ -4,6 +4,9 @@ In a ring everyone behind a slow member waits. Rules:
 - A host that gets much less than its predecessor in the ring, though that has pieces it was asked for, does not know
   whose link is to blame. So it asks one other for a few of these pieces (a trial). Where that brings much more, the
   predecessor lags; otherwise this host does.
+- So does a host that would need long for what it has asked of its predecessor, and that one has, or the one before that. Of
+  the hosts behind a slow one, which all wait, only the first has reason to, as all others see those before them wait.
+  Where it gets more with the trial than without, its own link had room, and the predecessor lags.
 - It says so to all. What a member says of itself counts, and what the one after it in the ring says of it; and never of
   more than half of the members.
 - Who lags takes pieces from the end of their way round, passes none on, and takes no turns at upstream while others do.
@@ -28,6 +31,9 @@ _LITTLE = 1 / 2
 _LEAST = 1 / 3
 _BETTER = 3
 _TRIED = 4
+_BEHIND = 6
+_LONG = 1.5
+_ROOM = 1.5
 _TRIAL = 0.75
 _LONGEST_TRIAL = 2.0
 
@@ -35,11 +41,12 @@ _LONGEST_TRIAL = 2.0
 @dataclass(slots=True)
 class _Trial:
     """``pieces`` are asked of another than ``member``; ``other`` and ``own``: bytes that came of that one, and of the
-    member until the last of those."""
+    member until the last of those. ``usual``: bytes a second that came before, of all, where this host is behind."""
 
     member: Member
     since: float
     pieces: set[int]
+    usual: float | None = None
     other: int = 0
     own: int = 0
     later: int = 0
@@ -69,6 +76,7 @@ class Laggards:
     ) -> None:
         self._piece = piece
         self._received = 0
+        self._parts: dict[int, int] = {}
         self._members = members
         self._flights = flights
         self._ring = ring
@@ -77,15 +85,20 @@ class Laggards:
         self._before: Member | None = None
         self._trial: _Trial | None = None
         self._quiet_until = 0.0
-        self.own_until = 0.0
+        self.own_until = self._lagging_until = 0.0
 
     def lags(self, now: float) -> bool:
         """Whether this host does."""
         return self.own_until > now
 
+    def any(self, now: float) -> bool:
+        """Whether any member is known to lag."""
+        return self._lagging_until > now
+
     def progressed(self, piece: int, member: Member | None, size: int) -> None:
         """Bytes of a piece came from a member, or (None) from upstream."""
         self._received += size
+        self._parts[piece] = self._parts.get(piece, 0) + size
         trial = self._trial
         if trial is None:
             return
@@ -104,19 +117,56 @@ class Laggards:
             self._window.clear()
         if before is None:
             return None
+        flying = self._flights.pieces
+        self._parts = {piece: size for piece, size in self._parts.items() if piece in flying}
         self._window.append((now, self._received / self._piece, len(before.have)))
         span = self._settings.lag_window * min(6.0, max(1.0, len(self._members.table) / 8))
         while now - self._window[0][0] > span:
             self._window.popleft()
         if self._trial is not None or now < self._quiet_until or now - self._window[0][0] < 0.8 * span:
             return None
-        owed = self._owed(before, now) if before.complete or self._gets(_LITTLE) else []
+        owed, usual = self._owed(before, now), None
+        if not (len(owed) >= _OWED and (before.complete or self._gets(_LITTLE))):
+            owed = self._asked_long(before, now)
+            if not self._behind(owed):
+                return None
+            usual = self._rate()
         other = self._other(owed, before, now)
-        if len(owed) < _OWED or other is None:
+        if other is None:
             return None
         pieces = tuple(piece for piece in owed if self._members.has(other, piece))[-_TRIED:]
-        self._trial = _Trial(before, now, set(pieces))
+        self._trial = _Trial(before, now, set(pieces), usual)
         return Trial(before, other, pieces)
+
+    def _asked_long(self, before: Member, now: float) -> list[int]:
+        """What was asked of the member for a while, and it has, or the one before it."""
+        limit, first = now - self._settings.lag, self._second(before, now)
+        return [
+            piece
+            for piece in self._flights.from_member(before)
+            if (self._members.has(before, piece) or (first is not None and self._members.has(first, piece)))
+            and not self._flights.began(piece, before, limit)
+        ]
+
+    def _second(self, before: Member, now: float) -> Member | None:
+        """Who comes before the predecessor."""
+        for member in self._ring.before(before):
+            if member is None or member.lags_until <= now:
+                return member
+        return None
+
+    def _behind(self, pieces: list[int]) -> bool:
+        """Whether this host would need long for the pieces, at the rate at which it got others."""
+        lacking = len(pieces) - sum(self._parts.get(piece, 0) for piece in pieces) / self._piece
+        return lacking >= _BEHIND and self._gained() * _LONG < lacking
+
+    def _gained(self) -> float:
+        """Pieces' worth of bytes that came in the window."""
+        return self._window[-1][1] - self._window[0][1]
+
+    def _rate(self) -> float:
+        """Bytes a second that came in the window."""
+        return self._gained() * self._piece / max(0.001, self._window[-1][0] - self._window[0][0])
 
     def _other(self, owed: list[int], before: Member, now: float) -> Member | None:
         """Who has most of what is owed, and is not in the way itself."""
@@ -139,6 +189,10 @@ class Laggards:
         if not over:
             return None
         self._trial, self._quiet_until = None, now + self._settings.lag_pause / 4
+        if trial.usual is not None:
+            if trial.other + trial.own + trial.later > _ROOM * trial.usual * took:
+                return Verdict(trial.member)
+            return Verdict(None) if self._behind(self._asked_long(trial.member, now)) else None
         if trial.other > _BETTER * trial.own:
             return Verdict(trial.member)
         return Verdict(None) if self._gets(_LEAST) else None
@@ -152,7 +206,7 @@ class Laggards:
         lagging = sum(other.lags_until > now for other in self._members.table.values()) + self.lags(now)
         if 2 * (lagging + 1) > len(self._ring):
             return False
-        until = now + self._settings.lag_pause
+        self._lagging_until = until = now + self._settings.lag_pause
         if member is None:
             self.own_until = until
         else:

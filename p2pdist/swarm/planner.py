@@ -184,7 +184,7 @@ class Planner:
         if not complete:
             self._division.spread.reported(member.have, now)
         self._close_ranks(now)
-        for piece in self._division.tails():
+        for piece in self._division.tails(now):
             self._cut(piece)
         self._note_claims(member, event.claims, now, joining=True)
         self._replan(now)
@@ -196,6 +196,7 @@ class Planner:
         self._bits = self._ring.bits
         if self._bits > bits:
             self._out.append(ev.Tell(arc=self._bits))
+            self._division.share_with_arcs()
         if not bits and not self._bits:
             return
         for member in self._members.table.values():
@@ -247,6 +248,7 @@ class Planner:
         for piece in fresh:
             if self._division.idle(piece) and not (member.outside and piece in self._division.givers):
                 self._cut(piece)
+        self._leave_laggards(fresh, member, now)
         missing = [piece for piece in fresh if self._choice.lacks(piece)]
         if missing and member.outside:
             self._come_within_reach(missing, now)
@@ -297,9 +299,18 @@ class Planner:
                 self._drop_relays(piece)
             if not again:
                 self._division.note_claim(piece, self._members.table.values(), now, mine=False)
+            self._leave_laggards((piece,), member, now)
             if self._choice.lacks(piece):
                 stand.append(piece)
         return stand
+
+    def _leave_laggards(self, pieces: Iterable[int], member: Member, now: float) -> None:
+        """A member has, or fetches, what this host waits for at one that cannot keep up."""
+        if member.lags_until <= now and self._laggards.any(now):
+            for piece in pieces:
+                for source in self._flights.of(piece):
+                    if source.lags_until > now:
+                        self._drop(piece, source)
 
     def _is_empty_word(self, piece: int, member: Member, now: float) -> bool:
         """Whether the member said so before, and has delivered nothing since."""
@@ -395,7 +406,7 @@ class Planner:
         self._division.arrived(piece)
         if self._division.from_upstream(piece) and self._flights.of(piece):
             self._out.append(ev.Drop(piece, None))
-        self._division.end(piece)
+        self._division.came(piece, now)
         self._flights.widen(self.settings.flights)
         for member in self._flights.of(piece):
             self._drop(piece, member)
@@ -519,10 +530,15 @@ class Planner:
                 return
 
     def _seeds_give(self, now: float) -> bool:
-        """Whether complete members can be asked, now or shortly, and some have not owed for so long that they may never give
-        anything."""
+        """Whether complete members that keep up can be asked, now or shortly, and some have not owed for so long that they
+        may never give anything."""
         since = now - self.settings.starved
-        seeds = [seed for seed in self._members.seeds if seed.quiet_until <= now + _SHORTLY]
+        slow = now if not self._division.over else math.inf  # who cannot keep up is better than none
+        seeds = [
+            seed
+            for seed in self._members.seeds
+            if seed.quiet_until <= now + _SHORTLY and seed.lags_until <= slow
+        ]
         return bool(seeds) and (
             self._members.delivered >= since or any(not 0 < seed.owes_since < since for seed in seeds)
         )
@@ -650,7 +666,10 @@ class Planner:
             return False
         if member is not None:
             for piece in self._flights.from_member(member):
-                if not self._members.has(member, piece) or len(self._members.holders.get(piece, ())) > 1:
+                if self._division.givers.get(piece) is member:
+                    self._cut(piece)
+                    self._division.reopen(piece, now)
+                elif not self._members.has(member, piece) or len(self._members.holders.get(piece, ())) > 1:
                     self._drop(piece, member)
         return True
 

@@ -234,10 +234,10 @@ def _manifest_ask(repository: Repository, target: str | Digest, accept: Sequence
 
 
 class _TlsContexts:
-    """Verifying contexts: the system's authorities, and a registry's own CA in addition."""
+    """Verifying contexts: the system's authorities, and a registry's own CA in addition. True stands for the system's
+    authorities, for which aiohttp has one context for all: reading them takes 20 ms and more, at the first pull."""
 
     def __init__(self, registries: Mapping[str, RegistrySettings]) -> None:
-        self._default: ssl.SSLContext | None = None
         self._own: dict[str, ssl.SSLContext] = {}
         for name, registry in registries.items():
             # Both are read now, so that a mistake in them is told at start and not at the first pull.
@@ -245,13 +245,8 @@ class _TlsContexts:
             if registry.ca_file is not None:
                 self._own[name] = _with_ca(registry)
 
-    def of(self, registry: RegistrySettings) -> ssl.SSLContext:
-        own = self._own.get(registry.name)
-        if own is not None:
-            return own
-        if self._default is None:
-            self._default = ssl.create_default_context()
-        return self._default
+    def of(self, registry: RegistrySettings) -> ssl.SSLContext | bool:
+        return self._own.get(registry.name, True)
 
 
 def _with_ca(registry: RegistrySettings) -> ssl.SSLContext:

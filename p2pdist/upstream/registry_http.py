@@ -85,7 +85,9 @@ class Ask:
 class RegistryHttp:
     """See the module's rules."""
 
-    def __init__(self, registry: RegistrySettings, environment: Environment, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, registry: RegistrySettings, environment: Environment, tls: ssl.SSLContext | bool
+    ) -> None:
         self.registry = registry
         self.environment = environment
         self._settings = environment.settings
@@ -97,7 +99,7 @@ class RegistryHttp:
         self._blob_slots = asyncio.Semaphore(max(1, registry.max_connections - small))
         self._session = self._new_session(tls)
 
-    def _new_session(self, tls: ssl.SSLContext) -> aiohttp.ClientSession:
+    def _new_session(self, tls: ssl.SSLContext | bool) -> aiohttp.ClientSession:
         settings = self._settings
         return aiohttp.ClientSession(
             # The slots bound the connections; a limit of the pool's own would deadlock with the token requests.

@@ -50,9 +50,9 @@ def test_few_equal_hosts_take_hardly_longer_than_one(hosts: int) -> None:
 def test_two_hosts_with_half_uplinks_take_hardly_longer_than_one() -> None:
     """Each half of the blob crosses one uplink of u/2: S/2 / (u/2) = S/u; what the first fetched in its head start is
     more than its half of the first pieces."""
-    scenario = crowd(2, up=RATE / 2)
+    scenario = crowd(2, size=32 * MIB, up=RATE / 2)
     outcome = simulate(scenario)
-    assert outcome.makespan <= 1.25 * 16 * MIB / RATE
+    assert outcome.makespan <= 1.2 * 32 * MIB / RATE
     assert outcome.upstream_copies <= 1.005
 
 
@@ -68,26 +68,27 @@ def test_four_blobs_over_the_same_links_cost_one_copy_each() -> None:
     assert outcome.upstream_copies == pytest.approx(1.0, abs=0.005)
 
 
-@pytest.mark.parametrize(("place", "most"), [*((place, 1.7) for place in (0, 1, 2, 3, 4, 5, 7)), (6, 2.75)])
+@pytest.mark.parametrize(("place", "most"), [(0, 1.85), *((place, 1.75) for place in range(1, 8))])
 def test_one_slow_uplink_slows_the_others_by_what_noticing_takes(place: int, most: float) -> None:
-    """That takes longer where those behind it in the ring are the first to run dry: decision 0013."""
+    """Longest where it was the first, which fetches most at the beginning: decision 0017."""
     links = [HostLink(RATE, RATE)] * 8
     links[place] = HostLink(RATE / 10, RATE)
     outcome = simulate(Scenario((32 * MIB,), tuple(links), RATE))
     assert max(took(outcome)) <= most * 32 * MIB / RATE
-    assert outcome.upstream_copies <= 1.005
+    assert outcome.upstream_copies <= 1.02
 
 
-@pytest.mark.parametrize(
-    ("place", "most"), [(0, 1.6), (1, 2.05), (2, 2.2), (3, 2.4), (4, 2.5), (5, 2.3), (6, 3.0), (7, 3.3)]
-)
-def test_one_slow_downlink_holds_the_others_up_by_less_than_it_is_slow(place: int, most: float) -> None:
+@pytest.mark.parametrize("place", range(8))
+def test_one_slow_downlink_hardly_holds_the_others_up(place: int) -> None:
+    """The ring is closed past it, and what it was to fetch is fetched once more: decisions 0013 and 0017."""
     links = [HostLink(RATE, RATE)] * 8
     links[place] = HostLink(RATE, RATE / 10)
-    times = took(simulate(Scenario((64 * MIB,), tuple(links), RATE)))
+    outcome = simulate(Scenario((64 * MIB,), tuple(links), RATE))
+    times = took(outcome)
     slow = times.pop(place)
-    assert max(times) <= most * 64 * MIB / RATE  # the ring is closed past it: decision 0013
-    assert slow <= 1.9 * 64 * MIB / (RATE / 10)
+    assert max(times) <= 1.45 * 64 * MIB / RATE
+    assert slow <= 2.15 * 64 * MIB / (RATE / 10)
+    assert outcome.upstream_copies <= 1.13
 
 
 @pytest.mark.parametrize(("hosts", "most"), [(8, 1.05), (16, 1.08)])

@@ -22,7 +22,7 @@ def test_a_small_blob_is_one_piece() -> None:
 
 
 def test_pieces_grow_with_the_blob() -> None:
-    assert Geometry.of(16 * MIB).piece == 256 * KIB
+    assert Geometry.of(16 * MIB).piece == 512 * KIB
     assert Geometry.of(64 * MIB).piece == MIB
     assert Geometry.of(1024 * MIB).piece == MAX_PIECE
 

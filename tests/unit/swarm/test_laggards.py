@@ -148,6 +148,62 @@ def test_what_it_was_asked_for_only_now_it_does_not_owe_yet() -> None:
     assert host.now == 2.0 + 1.0
 
 
+def behind_a_slow_one(*, others_wait: bool = False) -> tuple[Host, Trial | None]:
+    """The predecessor stands still, and so does this host; the one before it goes on, or (``others_wait``) stands still too,
+    and only those before that go on."""
+    host = Host(others=5)
+    before, second, *rest = host.behind
+    host.ask(*range(60))
+    for step in range(40):
+        for member in rest if others_wait else (second, *rest):
+            host.members.learn(member, (step,))
+        trial = host.tick()
+        if trial is not None:
+            host.follow(trial)
+            return host, trial
+    assert not before.have
+    return host, None
+
+
+def test_the_first_behind_one_that_stands_still_tries_another() -> None:
+    host, trial = behind_a_slow_one()
+    assert trial is not None
+    assert trial.member is host.behind[0]
+    assert trial.other in host.behind[1:]
+    assert host.now <= SPAN + 6 * TICK
+
+
+def test_those_further_behind_have_no_reason_to() -> None:
+    _, trial = behind_a_slow_one(others_wait=True)
+    assert trial is None
+
+
+@pytest.mark.parametrize(("part", "slow"), [(0.5, None), (4.0, 0)])
+def test_who_gets_more_with_the_trial_than_without_has_room_so_the_predecessor_is_slow(
+    part: float, slow: int | None
+) -> None:
+    """This host has had two pieces in the window before the trial."""
+    host = Host(others=5)
+    before, *rest = host.behind
+    host.ask(*range(100))
+    trial = None
+    for step in range(12):
+        for member in rest:
+            host.members.learn(member, range(3 * step, 3 * step + 3))
+        if step in (5, 7):
+            host.hold(90 + step)
+        trial = trial or host.tick()
+        if trial is not None:
+            host.follow(trial)
+            break
+    assert trial is not None
+    assert trial.member is before
+    usual = 2 * SIZE  # in the window
+    host.laggards.progressed(trial.pieces[0], trial.other, int(part * usual))
+    verdict = host.laggards.judge(host.now + 2.0)
+    assert verdict == Verdict(None if slow is None else before)
+
+
 def test_where_no_other_has_what_is_owed_nothing_is_tried() -> None:
     host = Host()
     host.ask(*range(60))

@@ -106,6 +106,17 @@ def test_a_member_that_joins_cuts_a_long_run_to_its_first_piece() -> None:
     assert plan.claims == (1,)
 
 
+def test_a_run_is_not_cut_as_long_as_its_fetcher_is_ahead() -> None:
+    """It would begin its pieces again, and what is on its way already would come twice."""
+    plan = planner(pieces=32, head_start=0.5)
+    plan.handle(ev.Announced(ahead=0), 0.0)
+    plan.handle(TICK, 0.0)
+    plan.handle(ev.PieceHeld(0), 0.1)
+    assert not released(plan.handle(joined(ANN), 0.2))
+    assert plan.claims == (1, 2)
+    assert released(plan.handle(joined(BOB), 0.6)) == [2]
+
+
 # -- members --
 
 
@@ -307,6 +318,21 @@ def test_the_first_takes_no_turns_at_the_beginning() -> None:
     plan.handle(ev.Announced(ahead=0), 0.0)
     assert claimed(plan.handle(TICK, 0.0)) == [0]
     assert claimed(plan.handle(ev.PieceHeld(0), 0.1)) == [1]
+
+
+@pytest.mark.parametrize(("took", "at_a_time"), [(0.02, 4), (0.1, 2), (0.2, 1), (2.0, 1)])
+def test_where_pieces_come_quickly_more_are_asked_for_at_a_time(took: float, at_a_time: int) -> None:
+    plan = planner(pieces=256, rank_delay=0.0, open_claims=5, backlog=1000)
+    plan.handle(joined(ANN), 0.0)
+    plan.handle(TICK, 0.0)
+    now = 0.0
+    for _ in range(30):
+        now += took
+        for piece in plan.claims:
+            plan.handle(ev.PieceHeld(piece), now)
+            plan.handle(ev.MemberHas(ANN, (piece,)), now)
+    assert len(plan.claims) == at_a_time
+    assert plan._duty._open_claims() == int(5 * max(1.0, min(4.0, 0.25 / took)))
 
 
 def test_few_pieces_are_asked_of_upstream_at_a_time() -> None:
@@ -694,6 +720,65 @@ def test_a_host_that_gets_no_more_from_another_says_that_it_lags_itself() -> Non
     plan.handle(ev.Progressed(piece, who, 1000), now + 0.6)
     assert not [c for c in plan.handle(TICK, now + 1.0) if isinstance(c, ev.Tell) and c.lagging]
     assert ev.Tell(lagging=(ME,)) in plan.handle(TICK, now + 2.25)
+
+
+def left_with(who: PeerId, piece: int, *, claims: bool) -> Planner:
+    """This host lacks one piece, which only one member has, or fetches, that cannot keep up."""
+    plan = planner(pieces=8, held=tuple(each for each in range(8) if each != piece), rank_delay=0.1)
+    for each in (ANN, BOB, CAT):
+        has = () if each != who or claims else (piece,)
+        plan.handle(joined(each, *has, claims=(piece,) if each == who and claims else ()), 0.0)
+    plan.handle(ev.Announced(ahead=1), 0.0)
+    plan.handle(TICK, 0.0)
+    plan.handle(ev.MembersLag(who, (who,)), 0.1)
+    return plan
+
+
+@pytest.mark.parametrize("claims", [False, True])
+def test_what_only_one_has_that_cannot_keep_up_is_fetched_once_more_after_a_while(claims: bool) -> None:
+    plan = left_with(CAT, 5, claims=claims)
+    times = [0.25 * step for step in range(1, 40)]
+    first = next(now for now in times if upstream(plan.handle(TICK, now)))
+    assert 0.8 <= first <= 2.0
+    assert plan.claims == (5,)
+
+
+def test_what_comes_of_one_that_cannot_keep_up_is_not_fetched_once_more() -> None:
+    plan = left_with(CAT, 5, claims=False)
+    ((_, flights),) = plan._flights.pieces.items()
+    (source,) = (member.peer for member in flights)
+    for step in range(1, 40):
+        plan.handle(ev.Progressed(5, source, 100), 0.25 * step)
+        assert not upstream(plan.handle(TICK, 0.25 * step))
+
+
+def test_who_has_everything_and_cannot_keep_up_is_asked_only_when_upstream_is_gone() -> None:
+    for gone in (False, True):
+        plan = planner(pieces=8, rank_delay=0.0)
+        for who in (ANN, BOB):
+            plan.handle(joined(who), 0.0)
+        plan.handle(joined(CAT), 0.0)
+        plan.handle(ev.MemberHas(CAT, tuple(range(8))), 0.0)
+        plan.handle(ev.MembersLag(CAT, (CAT,)), 0.0)
+        if gone:
+            plan.handle(ev.UpstreamFailed((), final=True), 0.0)
+        commands = plan.handle(TICK, 0.1)
+        assert bool(upstream(commands)) is not gone
+        assert bool(asked(commands)) is gone
+
+
+def test_a_claim_from_one_that_cannot_keep_up_is_given_up() -> None:
+    plan = planner(pieces=8, rank_delay=0.0)
+    for who in (ANN, BOB, CAT):
+        plan.handle(joined(who), 0.0)
+    plan.handle(ev.MemberHas(CAT, tuple(range(8))), 0.0)
+    commands = plan.handle(TICK, 0.1)
+    (piece,) = claimed(commands)
+    assert asked(commands) == [(CAT, piece)]
+    commands = plan.handle(ev.MembersLag(CAT, (CAT,)), 0.2) + plan.handle(TICK, 0.3)
+    assert piece in released(commands)
+    assert ev.Drop(piece, CAT) in commands
+    assert upstream(commands)
 
 
 # -- take-overs and divided seeds --

@@ -6,10 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pdist.retention.ranges import RangeSet
+from p2pdist.swarm.geometry import MIN_PIECE as PIECE
 from p2pdist.transfer.piece_map import MAX_CELLS, PieceMap
-
-KIB = 1024
-PIECE = 256 * KIB
 
 
 def test_cells_say_whole_part_or_nothing() -> None:

@@ -9,6 +9,7 @@ import pytest
 from p2pdist.errors import P2PDistError, UnreachableError
 from p2pdist.oci.digest import Digest
 from p2pdist.records import PeerId
+from p2pdist.swarm.geometry import MIN_PIECE
 from p2pdist.swarm.members import Member as KnownMember
 from p2pdist.swarm.rendezvous import seed_of
 from p2pdist.wire.swarm_messages import Update, encode
@@ -18,7 +19,7 @@ from tests.unit.transfer.world import APP, KIB, MIB, Client, blob, pull, until
 NAMES = ("anna", "bert", "carl", "dora", "egon")
 SIZE = 8 * MIB
 DATA = blob(SIZE)
-PIECE = 256 * KIB
+PIECE = MIN_PIECE
 
 
 async def all_pull(agents: list[Member], digest: Digest) -> list[Client]:
