@@ -86,6 +86,10 @@ class Division:
         """Whether it is left to others to claim, since this host does not know all of them yet."""
         return self.meets and not self._first
 
+    def ahead(self, now: float) -> bool:
+        """Whether this host has upstream for itself, as the first to announce."""
+        return now < self._ahead_until
+
     @property
     def quickness(self) -> float:
         """How many times as many pieces as usual are to be asked of upstream at a time, so that what each costs in waiting
@@ -114,7 +118,7 @@ class Division:
         """Whether a piece without source is this host's to claim: ``turn`` others come first; ``most`` bounds how many of
         them are waited for."""
         opened = self._open_since.setdefault(piece, now)
-        if now < self._ahead_until:
+        if self.ahead(now):
             return True
         place = turn if most is None else min(turn, most)
         return now - opened >= self._settings.rank_delay * max(1.0, self._pace) * place
@@ -239,7 +243,7 @@ class Division:
     def tails(self, now: float) -> list[int]:
         """The later pieces of long runs, which the members there are now had better divide; none as long as this host is
         ahead, since it would begin them again."""
-        if now < self._ahead_until:
+        if self.ahead(now):
             return []
         return sorted(piece for run in self.runs for piece in sorted(run)[1:])
 

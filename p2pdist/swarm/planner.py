@@ -126,6 +126,10 @@ class Planner:
         """Whether there are pieces that nobody is known to hold or fetch."""
         return any(piece not in self._members.holders for piece in self._choice.missing())
 
+    def has_rivals(self, now: float) -> bool:
+        """Whether others may claim what this host claims: not as long as it is ahead of all."""
+        return bool(self._members.table) and not self._division.ahead(now)
+
     def is_complete(self, peer: PeerId) -> bool:
         """Whether a neighbour holds every piece (and so need not be told of any)."""
         member = self._members.table.get(peer)

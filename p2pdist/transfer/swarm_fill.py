@@ -76,6 +76,9 @@ LAST_PEER = PeerId(b"\xff" * 20)
 IDLE = 9.0  # the planner tries all it can in less: settings.starved, and the turns after that
 STANDSTILL = 45.0
 UPSTREAM_TRIES = 2
+GRACE = (
+    0.02  # so long a claim may meet another one before upstream is asked: then nothing has been sent in vain
+)
 
 
 class StandstillError(UnreachableError):
@@ -515,6 +518,10 @@ class _Session:
         run = Run(self._geometry, pieces)
         self._runs.append(run)
         try:
+            if not to_the_end and self._planner.has_rivals(context.clock.now()):
+                await context.clock.sleep(GRACE)
+                if run.dropped.issuperset(run.left):
+                    return
             async with context.upstream.blob(target.repository, target.digest, start, length) as stream:
                 check_upstream_size(target, stream.size)
                 if not stream.ranged and not to_the_end:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
+from p2pdist.clock import SystemClock
 from p2pdist.errors import P2PDistError, UnreachableError
 from p2pdist.oci.digest import Digest
 from p2pdist.records import PeerId
 from p2pdist.swarm.geometry import MIN_PIECE
 from p2pdist.swarm.members import Member as KnownMember
+from p2pdist.swarm.planner import Planner
 from p2pdist.swarm.rendezvous import seed_of
-from p2pdist.wire.swarm_messages import Update, encode
+from p2pdist.transfer import swarm_fill
+from p2pdist.transfer.attestation import HEARSAY
+from p2pdist.wire.swarm_messages import Join, Update, encode
 from tests.unit.transfer.town import Member, Town
 from tests.unit.transfer.world import APP, KIB, MIB, Client, blob, pull, until
 
@@ -262,3 +267,40 @@ async def test_when_the_one_that_streams_dies_another_source_is_found() -> None:
         async with asyncio.timeout(30):
             assert (await jobs[other.name]).data == DATA
         await asyncio.gather(*jobs.values(), return_exceptions=True)
+
+
+class HeldUp(SystemClock):
+    """A clock on which the grace of a claim lasts as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        await (self.over.wait() if seconds == swarm_fill.GRACE else super().sleep(seconds))
+
+
+async def test_a_claim_that_meets_another_at_once_asks_nothing_of_upstream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = HeldUp()
+    town = Town(clock=clock)
+    digest = town.has(DATA)
+    monkeypatch.setattr(Planner, "has_rivals", lambda _planner, _now: True)
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async with town.members("anna", "bert") as (anna, bert):
+        monkeypatch.setattr(anna.context.peers, "piece", never)
+        client = asyncio.ensure_future(pull(anna, digest))
+        await until(lambda: digest in anna.hub._sessions and anna.hub._sessions[digest]._runs)  # type: ignore[attr-defined]
+        (run,) = anna.hub._sessions[digest]._runs  # type: ignore[attr-defined]
+        assert run.left == [0]
+        own = dataclasses.replace(bert.hub.own, complete=False)
+        anna.hub.received(bert.id, encode(Join(digest, SIZE, own, frozenset())))
+        anna.hub.received(bert.id, encode(Update(digest, ((0, HEARSAY),))))
+        await until(lambda: run.dropped == {0} or not run.left)
+        clock.over.set()
+        await until(lambda: len(town.upstream.asked("blob")) >= 3)
+        assert 0 not in [request.offset for request in town.upstream.asked("blob")]
+        client.cancel()
