@@ -4,9 +4,10 @@ In a ring everyone behind a slow member waits. Rules:
 - A host that gets much less than its predecessor in the ring, though that has pieces it was asked for, does not know
   whose link is to blame. So it asks one other for a few of these pieces (a trial). Where that brings much more, the
   predecessor lags; otherwise this host does.
-- So does a host that would need long for what it has asked of its predecessor, and that one has, or the one before that. Of
-  the hosts behind a slow one, which all wait, only the first has reason to, as all others see those before them wait.
-  Where it gets more with the trial than without, its own link had room, and the predecessor lags.
+- So does a host that would need long, at the rate at which it got others, for what its predecessor has and owes; and one
+  whose predecessor would need long for what the one before that has more. Of the hosts behind a slow one, which all wait,
+  only the first sees that: the others see those before them wait. Where it gets more with the trial than without, its own
+  link had room; if the other brings more than the predecessor, too, that one lags.
 - It says so to all. What a member says of itself counts, and what the one after it in the ring says of it; and never of
   more than half of the members.
 - Who lags takes pieces from the end of their way round, passes none on, and takes no turns at upstream while others do.
@@ -21,6 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from p2pdist.swarm.flights import Flights
+from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.ring import Ring
 from p2pdist.swarm.settings import PlannerSettings
@@ -34,6 +36,7 @@ _TRIED = 4
 _BEHIND = 6
 _LONG = 1.5
 _ROOM = 1.5
+_MORE = 2
 _TRIAL = 0.75
 _LONGEST_TRIAL = 2.0
 
@@ -69,12 +72,13 @@ class Trial:
 
 
 class Laggards:
-    """See the module's rules. ``piece`` is the size of one in bytes."""
+    """See the module's rules."""
 
     def __init__(
-        self, piece: int, members: Members, flights: Flights, ring: Ring, settings: PlannerSettings
+        self, geometry: Geometry, members: Members, flights: Flights, ring: Ring, settings: PlannerSettings
     ) -> None:
-        self._piece = piece
+        self._piece = geometry.piece
+        self._pieces = geometry.count
         self._received = 0
         self._parts: dict[int, int] = {}
         self._members = members
@@ -127,8 +131,9 @@ class Laggards:
             return None
         owed, usual = self._owed(before, now), None
         if not (len(owed) >= _OWED and (before.complete or self._gets(_LITTLE))):
-            owed = self._asked_long(before, now)
-            if not self._behind(owed):
+            if not self._needs_long_for(owed):
+                owed = self._has_instead(before, now)
+            if len(owed) < _OWED:
                 return None
             usual = self._rate()
         other = self._other(owed, before, now)
@@ -138,27 +143,32 @@ class Laggards:
         self._trial = _Trial(before, now, set(pieces), usual)
         return Trial(before, other, pieces)
 
-    def _asked_long(self, before: Member, now: float) -> list[int]:
-        """What was asked of the member for a while, and it has, or the one before it."""
-        limit, first = now - self._settings.lag, self._second(before, now)
+    def _needs_long_for(self, pieces: list[int]) -> bool:
+        lacking = len(pieces) - sum(self._parts.get(piece, 0) for piece in pieces) / self._piece
+        return lacking >= _BEHIND and self._gained() * _LONG < lacking
+
+    def _has_instead(self, before: Member, now: float) -> list[int]:
+        """What was asked of the predecessor for a while, and the one before it has; nothing, if the predecessor keeps up
+        with that."""
+        first = next((m for m in self._ring.before(before) if m is None or m.lags_until <= now), None)
+        if first is None or before.complete:
+            return []
+        lacking = self._count(first) - len(before.have)
+        # What it says that it gained is told late; but nobody passes on more than it gets.
+        gained = max(self._gained(), self._window[-1][2] - self._window[0][2])
+        if lacking < _BEHIND or gained * _LONG >= lacking:
+            return []
+        limit = now - self._settings.lag
         return [
             piece
             for piece in self._flights.from_member(before)
-            if (self._members.has(before, piece) or (first is not None and self._members.has(first, piece)))
+            if self._members.has(first, piece)
+            and not self._members.has(before, piece)
             and not self._flights.began(piece, before, limit)
         ]
 
-    def _second(self, before: Member, now: float) -> Member | None:
-        """Who comes before the predecessor."""
-        for member in self._ring.before(before):
-            if member is None or member.lags_until <= now:
-                return member
-        return None
-
-    def _behind(self, pieces: list[int]) -> bool:
-        """Whether this host would need long for the pieces, at the rate at which it got others."""
-        lacking = len(pieces) - sum(self._parts.get(piece, 0) for piece in pieces) / self._piece
-        return lacking >= _BEHIND and self._gained() * _LONG < lacking
+    def _count(self, member: Member) -> int:
+        return self._pieces if member.complete else len(member.have)
 
     def _gained(self) -> float:
         """Pieces' worth of bytes that came in the window."""
@@ -190,9 +200,10 @@ class Laggards:
             return None
         self._trial, self._quiet_until = None, now + self._settings.lag_pause / 4
         if trial.usual is not None:
-            if trial.other + trial.own + trial.later > _ROOM * trial.usual * took:
+            room = trial.other + trial.own + trial.later > _ROOM * trial.usual * took
+            if room and trial.other > _MORE * trial.own:
                 return Verdict(trial.member)
-            return Verdict(None) if self._behind(self._asked_long(trial.member, now)) else None
+            return Verdict(None) if self._needs_long_for(self._owed(trial.member, now)) else None
         if trial.other > _BETTER * trial.own:
             return Verdict(trial.member)
         return Verdict(None) if self._gets(_LEAST) else None

@@ -69,7 +69,7 @@ class Planner:
         self._division = Division(self._seed, self.settings, now)
         parts = self._members, self._flights, self._division
         self._ring = Ring((zone, self._seed), self.settings.arc)
-        self._laggards = Laggards(geometry.piece, self._members, self._flights, self._ring, self.settings)
+        self._laggards = Laggards(geometry, self._members, self._flights, self._ring, self.settings)
         self._choice = Choice(
             geometry.count, self._seed, self.held, *parts, self._ring, self._laggards, self.settings
         )

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from p2pdist.records import PeerId
 from p2pdist.swarm.flights import Flights
+from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.laggards import Laggards, Trial, Verdict
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import seed_of
@@ -41,7 +42,9 @@ class Host:
         for number in range(1, others + 1):
             self.members.add(peer(number), True, "", 0.0)
         self.stand()
-        self.laggards = Laggards(SIZE, self.members, self.flights, self.ring, self.settings)
+        self.laggards = Laggards(
+            Geometry(PIECES * SIZE, SIZE, PIECES), self.members, self.flights, self.ring, self.settings
+        )
 
     def stand(self) -> None:
         self.ring.stand(list(self.members.table.values()))
@@ -178,30 +181,68 @@ def test_those_further_behind_have_no_reason_to() -> None:
     assert trial is None
 
 
-@pytest.mark.parametrize(("part", "slow"), [(0.5, None), (4.0, 0)])
+def test_one_that_passes_on_what_it_does_not_tell_of_stands_in_nobodys_way() -> None:
+    """Its word is late; but nobody passes on more than it gets."""
+    host = Host(others=5)
+    before, second, *_ = host.behind
+    host.ask(*range(60))
+    for step in range(20):
+        host.members.learn(second, range(2 * step, 2 * step + 2))
+        host.laggards.progressed(2 * step, before, 2 * SIZE)
+        assert host.tick() is None
+    assert not before.have
+
+
+@pytest.mark.parametrize("own", [400, 600])
+def test_the_predecessor_is_blamed_only_where_another_brings_much_more(own: int) -> None:
+    host, trial = behind_a_slow_one()
+    assert trial is not None
+    host.laggards.progressed(50, trial.member, own)
+    host.laggards.progressed(trial.pieces[0], trial.other, 1000)
+    assert host.laggards.judge(host.now + 2.0) == (Verdict(trial.member) if own < 500 else None)
+
+
+@pytest.mark.parametrize(("brought", "slow"), [(3, "nobody"), (8, "the predecessor")])
 def test_who_gets_more_with_the_trial_than_without_has_room_so_the_predecessor_is_slow(
-    part: float, slow: int | None
+    brought: int, slow: str
 ) -> None:
-    """This host has had two pieces in the window before the trial."""
+    """Two pieces a second are what this host had before."""
     host = Host(others=5)
     before, *rest = host.behind
     host.ask(*range(100))
-    trial = None
-    for step in range(12):
+    for step in range(40):
         for member in rest:
             host.members.learn(member, range(3 * step, 3 * step + 3))
-        if step in (5, 7):
-            host.hold(90 + step)
-        trial = trial or host.tick()
+        if step % 2:
+            host.laggards.progressed(99, before, SIZE)
+        trial = host.tick()
         if trial is not None:
-            host.follow(trial)
             break
     assert trial is not None
     assert trial.member is before
-    usual = 2 * SIZE  # in the window
-    host.laggards.progressed(trial.pieces[0], trial.other, int(part * usual))
+    host.follow(trial)
+    host.laggards.progressed(trial.pieces[0], trial.other, brought * SIZE)
     verdict = host.laggards.judge(host.now + 2.0)
-    assert verdict == Verdict(None if slow is None else before)
+    assert verdict == (None if slow == "nobody" else Verdict(before))
+
+
+def test_who_would_need_long_for_what_its_predecessor_has_and_gets_no_more_elsewhere_is_slow_itself() -> None:
+    """Also when the predecessor gains nothing more, since it has nearly all."""
+    host = Host(others=5)
+    before, *_ = host.behind
+    host.ask(*range(60))
+    for member in host.behind:
+        host.members.learn(member, range(50))
+    for step in range(40):
+        if step % 4 == 0:
+            host.laggards.progressed(55, before, SIZE)
+        trial = host.tick()
+        if trial is not None:
+            break
+    assert trial is not None
+    host.follow(trial)
+    host.laggards.progressed(trial.pieces[0], trial.other, SIZE)
+    assert host.laggards.judge(host.now + 2.0) == Verdict(None)
 
 
 def test_where_no_other_has_what_is_owed_nothing_is_tried() -> None:

@@ -12,6 +12,7 @@ from p2pdist.records import PeerId
 from p2pdist.swarm.choice import Choice
 from p2pdist.swarm.division import Division
 from p2pdist.swarm.flights import Flights
+from p2pdist.swarm.geometry import Geometry
 from p2pdist.swarm.laggards import Laggards
 from p2pdist.swarm.members import Member, Members
 from p2pdist.swarm.rendezvous import seed_of
@@ -140,7 +141,7 @@ def sources(
                 table.claim(other, PIECE, 1.0, 0.0)
                 table.learn(other, (PIECE,))
         ring.stand(list(known))
-        laggards = Laggards(1, table, flights, ring, numbers)
+        laggards = Laggards(Geometry(1, 1, 1), table, flights, ring, numbers)
         laggards.own_until = NOW + 1 if own in lagging else 0.0
         division = Division(own.seed, numbers, 0.0)
         choice = Choice(8, own.seed, held, table, flights, division, ring, laggards, numbers)
