@@ -186,7 +186,7 @@ def test_one_that_passes_on_what_it_does_not_tell_of_stands_in_nobodys_way() -> 
     host = Host(others=5)
     before, second, *_ = host.behind
     host.ask(*range(60))
-    for step in range(20):
+    for step in range(10):
         host.members.learn(second, range(2 * step, 2 * step + 2))
         host.laggards.progressed(2 * step, before, 2 * SIZE)
         assert host.tick() is None
