@@ -99,7 +99,10 @@ class Division:
     def may_claim(self, others: int, members: Collection[Member], now: float) -> bool:
         """Whether another claim is in order, whatever its source; ``others`` is the number of others' open claims. When
         nobody else claims, a slow host is better than none."""
-        if len(self.runs) >= int(self._settings.upstream_flights * self.quickness):
+        at_a_time = (
+            self.quickness if members else 1.0
+        )  # a lone host asks for long runs, one after the other, in order
+        if len(self.runs) >= int(self._settings.upstream_flights * at_a_time):
             return False
         unspread = 4 + self.spread.done
         if self.spread.unspread >= min(self._settings.backlog, unspread):

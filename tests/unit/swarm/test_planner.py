@@ -335,6 +335,14 @@ def test_where_pieces_come_quickly_more_are_asked_for_at_a_time(took: float, at_
     assert plan._duty._open_claims() == int(5 * max(1.0, min(4.0, 0.25 / took)))
 
 
+def test_a_lone_host_asks_for_one_run_at_a_time_however_quickly_they_come() -> None:
+    plan = planner(pieces=256)
+    plan.handle(TICK, 0.0)
+    for step in range(1, 60):
+        plan.handle(ev.PieceHeld(plan.claims[0]), step / 100)
+        assert len(plan._division.runs) == 1
+
+
 def test_few_pieces_are_asked_of_upstream_at_a_time() -> None:
     plan = planner(pieces=16, open_claims=2, rank_delay=0.0)
     plan.handle(joined(ANN, claims=(0,)), 0.0)
