@@ -131,6 +131,7 @@ class Duty:
         members = self._members
         if (
             self._ring.bits
+            or len(self._ring) > self._settings.close
             or self._laggards.lags(now)
             or any(seed.lags_until <= now for seed in members.seeds)
         ):

@@ -131,6 +131,8 @@ class Laggards:
             return None
         owed, usual = self._owed(before, now), None
         if not (len(owed) >= _OWED and (before.complete or self._gets(_LITTLE))):
+            if len(self._ring) > self._settings.close:
+                return None
             if not self._needs_long_for(owed):
                 owed = self._has_instead(before, now)
             if len(owed) < _OWED:

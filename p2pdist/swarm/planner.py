@@ -537,7 +537,8 @@ class Planner:
         """Whether complete members that keep up can be asked, now or shortly, and some have not owed for so long that they
         may never give anything."""
         since = now - self.settings.starved
-        slow = now if not self._division.over else math.inf  # who cannot keep up is better than none
+        choosy = len(self._ring) <= self.settings.close and not self._division.over
+        slow = now if choosy else math.inf  # who cannot keep up is better than none
         seeds = [
             seed
             for seed in self._members.seeds

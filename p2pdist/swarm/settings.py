@@ -13,6 +13,8 @@ class PlannerSettings:
     ``waiting``: times as many, with those that their source waits for itself; ``relayed``: requests to a neighbour in the
     ring. ``lag``: so long after it was asked for what it has, a neighbour owes it; ``lag_window``: over so long hosts are
     compared, in a swarm of eight; ``lag_pause``: so long pieces go past one that lags.
+    ``close``: in larger rings word comes too late to go by what members have, or to fetch again what only those have that
+    lag.
     ``window``: how far ahead of the front pieces are fetched. ``upstream_flights``: own requests to upstream.
     ``backlog``: pieces claimed and not yet spread. ``open_claims``: of all members together, as far as known, and one more
     for each ``more_claims`` members, up to ``most_claims``. ``head_start``: what the first to announce gets at upstream.
@@ -31,6 +33,7 @@ class PlannerSettings:
     lag: float = 0.8
     lag_window: float = 2.0
     lag_pause: float = 30.0
+    close: int = 16
     flights: int = 64
     waiting: int = 3
     window: int = 192

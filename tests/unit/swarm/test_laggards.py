@@ -151,10 +151,10 @@ def test_what_it_was_asked_for_only_now_it_does_not_owe_yet() -> None:
     assert host.now == 2.0 + 1.0
 
 
-def behind_a_slow_one(*, others_wait: bool = False) -> tuple[Host, Trial | None]:
+def behind_a_slow_one(*, others_wait: bool = False, others: int = 5) -> tuple[Host, Trial | None]:
     """The predecessor stands still, and so does this host; the one before it goes on, or (``others_wait``) stands still too,
     and only those before that go on."""
-    host = Host(others=5)
+    host = Host(others=others)
     before, second, *rest = host.behind
     host.ask(*range(60))
     for step in range(40):
@@ -174,6 +174,12 @@ def test_the_first_behind_one_that_stands_still_tries_another() -> None:
     assert trial.member is host.behind[0]
     assert trial.other in host.behind[1:]
     assert host.now <= SPAN + 6 * TICK
+
+
+@pytest.mark.parametrize(("others", "tried"), [(15, True), (16, False)])
+def test_in_large_rings_nobody_goes_by_what_others_say_that_they_have(others: int, tried: bool) -> None:
+    _, trial = behind_a_slow_one(others=others)
+    assert (trial is not None) is tried
 
 
 def test_those_further_behind_have_no_reason_to() -> None:

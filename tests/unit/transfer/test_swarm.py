@@ -304,3 +304,4 @@ async def test_a_claim_that_meets_another_at_once_asks_nothing_of_upstream(
         await until(lambda: len(town.upstream.asked("blob")) >= 3)
         assert 0 not in [request.offset for request in town.upstream.asked("blob")]
         client.cancel()
+        await asyncio.gather(client, return_exceptions=True)
