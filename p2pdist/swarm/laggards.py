@@ -160,14 +160,8 @@ class Laggards:
         gained = max(self._gained(), self._window[-1][2] - self._window[0][2])
         if lacking < _BEHIND or gained * _LONG >= lacking:
             return []
-        limit = now - self._settings.lag
-        return [
-            piece
-            for piece in self._flights.from_member(before)
-            if self._members.has(first, piece)
-            and not self._members.has(before, piece)
-            and not self._flights.began(piece, before, limit)
-        ]
+        has = self._members.has
+        return [p for p in self._asked_long(before, now) if has(first, p) and not has(before, p)]
 
     def _count(self, member: Member) -> int:
         return self._pieces if member.complete else len(member.have)
@@ -249,9 +243,9 @@ class Laggards:
 
     def _owed(self, member: Member, now: float) -> list[int]:
         """What the member has had, and was asked for, for a while."""
+        return [piece for piece in self._asked_long(member, now) if self._members.has(member, piece)]
+
+    def _asked_long(self, member: Member, now: float) -> list[int]:
         limit = now - self._settings.lag
-        return [
-            piece
-            for piece in self._flights.from_member(member)
-            if self._members.has(member, piece) and not self._flights.began(piece, member, limit)
-        ]
+        flights = self._flights
+        return [piece for piece in flights.from_member(member) if not flights.began(piece, member, limit)]

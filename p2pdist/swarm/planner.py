@@ -537,16 +537,16 @@ class Planner:
         """Whether complete members that keep up can be asked, now or shortly, and some have not owed for so long that they
         may never give anything."""
         since = now - self.settings.starved
-        choosy = len(self._ring) <= self.settings.close and not self._division.over
-        slow = now if choosy else math.inf  # who cannot keep up is better than none
-        seeds = [
-            seed
-            for seed in self._members.seeds
-            if seed.quiet_until <= now + _SHORTLY and seed.lags_until <= slow
-        ]
+        seeds = self._seeds_to_ask(now, now + _SHORTLY)
         return bool(seeds) and (
             self._members.delivered >= since or any(not 0 < seed.owes_since < since for seed in seeds)
         )
+
+    def _seeds_to_ask(self, now: float, until: float) -> list[Member]:
+        """The complete members that may be asked by then, and, as long as there is upstream instead, keep up."""
+        choosy = len(self._ring) <= self.settings.close and not self._division.over
+        slow = now if choosy else math.inf
+        return [seed for seed in self._members.seeds if seed.quiet_until <= until and seed.lags_until <= slow]
 
     def _starved(self, now: float) -> bool:
         """Whether nothing comes although there are sources, so that more sources are in order."""
@@ -555,7 +555,7 @@ class Planner:
     def _claim_from_seed(self, now: float) -> bool:
         """Few hold everything: what they send out is divided as upstream is."""
         members, per_peer = self._members, self.settings.per_peer
-        usable = [seed for seed in members.seeds if seed.load < per_peer and seed.quiet_until <= now]
+        usable = [seed for seed in self._seeds_to_ask(now, now) if seed.load < per_peer]
         piece = self._duty.next_piece(starved=False, now=now) if usable else None
         if piece is None:
             return False

@@ -76,9 +76,7 @@ LAST_PEER = PeerId(b"\xff" * 20)
 IDLE = 9.0  # the planner tries all it can in less: settings.starved, and the turns after that
 STANDSTILL = 45.0
 UPSTREAM_TRIES = 2
-GRACE = (
-    0.02  # so long a claim may meet another one before upstream is asked: then nothing has been sent in vain
-)
+GRACE = 0.02  # so long a claim may meet another before upstream is asked: then nothing is sent in vain
 
 
 class StandstillError(UnreachableError):

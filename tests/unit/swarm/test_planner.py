@@ -775,6 +775,19 @@ def test_who_has_everything_and_cannot_keep_up_is_asked_only_when_upstream_is_go
         assert bool(asked(commands)) is gone
 
 
+def test_of_those_that_have_everything_only_who_keeps_up_is_asked() -> None:
+    others = [peer(10 + number) for number in range(4)]
+    for slow, quick in ((CAT, BOB), (BOB, CAT)):
+        plan = planner(pieces=8, rank_delay=0.0, upstream_flights=4)
+        for who in (BOB, CAT, *others):
+            plan.handle(joined(who), 0.0)
+        for who in (BOB, CAT):
+            plan.handle(ev.MemberHas(who, tuple(range(8))), 0.0)
+        plan.handle(ev.MembersLag(slow, (slow,)), 0.0)
+        sources = {who for who, _ in asked(plan.handle(TICK, 0.1))}
+        assert sources == {quick}
+
+
 def test_a_claim_from_one_that_cannot_keep_up_is_given_up() -> None:
     plan = planner(pieces=8, rank_delay=0.0)
     for who in (ANN, BOB, CAT):
