@@ -33,7 +33,7 @@ class PlannerSettings:
     lag: float = 0.8
     lag_window: float = 2.0
     lag_pause: float = 30.0
-    close: int = 16
+    close: int = 12
     flights: int = 64
     waiting: int = 3
     window: int = 192
